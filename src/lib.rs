@@ -1,0 +1,9 @@
+//! guestseal seals the disk images of shut-down Linux guests so that they can become templates.
+//!
+//! The data goes one way: `Args` → `Plan` → `AttachedDisk` → `Inspection` → `MountedTree` → `Applied` →
+//! `EraseReport` → `Committed` → `SealRecord`. Each room below holds one of these steps; the head of its file says
+//! what it is for and what it may touch.
+
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result};
