@@ -5,5 +5,6 @@
 //! what it is for and what it may touch.
 
 pub mod error;
+pub mod sys;
 
 pub use error::{Error, ErrorKind, Result};

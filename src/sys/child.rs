@@ -1,0 +1,351 @@
+//! A child process that cannot outlive us: tied to our life by the kernel, in its own process group (a Ctrl-C on the
+//! terminal is ours to handle), with a clean environment, no stray descriptors, its diagnostics kept in a bounded
+//! memory file, and a pidfd to wait on.
+//!
+//! The tie is the parent-death signal (`PR_SET_PDEATHSIG`), which the kernel sends when the *thread* that spawned
+//! ends (prctl(2)): spawn long-lived children from a thread that lives as long as they do, in practice the main
+//! one. A child on a leash is tied by a pipe instead, to the process and until it is let go.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Whence, lseek};
+
+use super::exec::{Image, open_pidfd, run_image};
+use super::wait::readable_within;
+use crate::error::{Context, Error, Result};
+
+/// Room for a child's stderr, in bytes. What it writes beyond that is refused to it with EPERM.
+const STDERR_LIMIT: u64 = 64 << 10;
+/// Most of the kept stderr that goes into an error, in bytes.
+const STDERR_TAIL: usize = 2 << 10;
+/// How long a killed child may take to die before it is left behind, to be reaped when we are gone.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How to start a child. Everything is fixed before anything runs.
+#[derive(Debug)]
+pub struct Spawn {
+    program: PathBuf,
+    args: Vec<Vec<u8>>,
+    env: Vec<(String, String)>,
+    stdin: Stdio,
+    stdout: Stdio,
+    listen: Vec<OwnedFd>,
+    folder: Option<PathBuf>,
+    leashed: bool,
+    own_mounts: bool,
+}
+
+impl Spawn {
+    /// Will run `program`, an absolute path: `$PATH` is not searched. Standard input and output are `/dev/null`
+    /// unless told otherwise; stderr always goes to a memory file of 64 KiB.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let fixed =
+            [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: fixed.map(|(name, value)| (name.into(), value.into())).into(),
+            stdin: Stdio::null(),
+            stdout: Stdio::null(),
+            listen: Vec::new(),
+            folder: None,
+            leashed: false,
+            own_mounts: false,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().as_bytes().to_vec());
+        self
+    }
+
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
+    /// Sets a variable. The child sees these, `PATH` and `LC_ALL=C`, and nothing of our own environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the standard input. For `Stdio::piped()` the other end is [`Child::take_stdin`].
+    #[must_use]
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Sets the standard output. For `Stdio::piped()` the other end is [`Child::take_stdout`].
+    #[must_use]
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = stdout.into();
+        self
+    }
+
+    /// Hands over a listening socket by socket activation: the first one becomes descriptor 3, the next 4, and
+    /// `LISTEN_FDS` and `LISTEN_PID` say so (sd_listen_fds(3)).
+    #[must_use]
+    pub fn listen_on(mut self, socket: OwnedFd) -> Self {
+        self.listen.push(socket);
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Ties the child to this process, whatever thread spawns it, until [`Child::let_go`]: for a server that must
+    /// serve on for a moment when we are killed, and then ends by itself.
+    #[must_use]
+    pub fn on_a_leash(mut self) -> Self {
+        self.leashed = true;
+        self
+    }
+
+    /// Gives the child a mount namespace of its own, so that it keeps none of our later mounts alive. Needs
+    /// CAP_SYS_ADMIN.
+    #[must_use]
+    pub fn with_own_mounts(mut self) -> Self {
+        self.own_mounts = true;
+        self
+    }
+
+    /// Starts the child.
+    ///
+    /// # Errors
+    /// When the program cannot be executed, an argument holds a NUL byte, or the system lacks memory, processes or
+    /// descriptors.
+    pub fn spawn(self) -> Result<Child> {
+        let program = self.program.clone();
+        self.start().context(|| format!("cannot start {}", program.display()))
+    }
+
+    /// Runs the child to its end and returns how that was, with its standard output of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Spawn::spawn`] and [`Child::wait`], and when it prints more. A bad exit status is for [`Exit::success`]
+    /// to judge.
+    pub fn output(self, limit: u64) -> Result<(Exit, Vec<u8>)> {
+        let mut child = self.stdout(Stdio::piped()).spawn()?;
+        let mut bytes = Vec::new();
+        if let Some(pipe) = child.take_stdout() {
+            let what = || format!("cannot read what {} prints", child.program.display());
+            pipe.take(limit.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
+        }
+        if u64::try_from(bytes.len()).map_or(true, |len| len > limit) {
+            return Err(Error::failed(format!("{} prints more than {limit} bytes", child.program.display())));
+        }
+        Ok((child.wait()?, bytes))
+    }
+
+    fn start(self) -> io::Result<Child> {
+        let stderr = bounded_memory_file(STDERR_LIMIT)?;
+        let leash = if self.leashed { Some(io::pipe()?) } else { None };
+        let leash_end = leash.as_ref().map(|(reader, _)| reader.try_clone()).transpose()?.map(OwnedFd::from);
+        let image = Image::new(&self.program, &self.args, &self.env, &self.listen, leash_end.as_ref())?;
+        let image = image.with_own_mounts(self.own_mounts);
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+        let mut command = process::Command::new(&self.program);
+        command.process_group(0).stdin(self.stdin).stdout(self.stdout).stderr(stderr.try_clone()?);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        run_image(&mut command, image);
+        let mut inner = command.spawn()?;
+        let pidfd = open_pidfd(inner.id()).inspect_err(|_| {
+            // Without a pidfd it cannot be watched: better none than one unwatched.
+            let _ = inner.kill();
+            let _ = inner.wait();
+        })?;
+        Ok(Child { pidfd, inner, program: self.program, stderr, leash, reaped: false })
+    }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// The tail of what it wrote to stderr, trimmed, at most 2 KiB.
+    pub stderr: String,
+    program: PathBuf,
+}
+
+impl Exit {
+    /// Judges the status.
+    ///
+    /// # Errors
+    /// Every exit but 0, with program, status and the tail of stderr.
+    pub fn success(self) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let colon = if self.stderr.is_empty() { "" } else { ": " };
+        Err(Error::failed(format!(
+            "{} ended with {}{colon}{}",
+            self.program.display(),
+            self.status,
+            self.stderr
+        )))
+    }
+}
+
+/// A running child. Dropping it kills it and waits up to 5 seconds for its end.
+#[derive(Debug)]
+#[must_use = "dropping a child kills it"]
+pub struct Child {
+    pidfd: OwnedFd,
+    inner: process::Child,
+    program: PathBuf,
+    stderr: File,
+    /// A pipe whose reading end the child has too: when we are gone the kernel signals that as readiness, and the
+    /// signal for that is SIGKILL (fcntl(2), F_SETSIG).
+    leash: Option<(PipeReader, PipeWriter)>,
+    reaped: bool,
+}
+
+impl Child {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// A descriptor that polls readable once the child has ended (pidfd_open(2)).
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Our end of a piped stdin, once.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.inner.stdin.take()
+    }
+
+    /// Our end of a piped stdout, once.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.inner.stdout.take()
+    }
+
+    /// The tail of what it wrote to stderr so far, trimmed, at most 2 KiB.
+    pub fn stderr_tail(&self) -> String {
+        // The child writes through the same open file description, so its offset says how much there is.
+        let end = lseek(&self.stderr, 0, Whence::SeekCur).ok().and_then(|end| usize::try_from(end).ok());
+        let mut bytes = vec![0; end.unwrap_or(0).min(STDERR_TAIL)];
+        let start = end.unwrap_or(0) - bytes.len();
+        match u64::try_from(start)
+            .map_err(io::Error::other)
+            .and_then(|at| self.stderr.read_exact_at(&mut bytes, at))
+        {
+            Ok(()) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+            Err(error) => format!("(its stderr cannot be read: {error})"),
+        }
+    }
+
+    /// Sends a signal to a child that has not been reaped.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let what = || format!("cannot send {signal} to {}", self.program.display());
+        let pid = i32::try_from(self.pid()).context(what)?;
+        kill(Pid::from_raw(pid), signal).context(what)
+    }
+
+    /// Lets a child off its leash: from now on it lives on when we are killed. Does nothing for one that is tied by
+    /// the parent-death signal.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn let_go(&mut self) -> Result<()> {
+        let Some((reader, _writer)) = self.leash.take() else { return Ok(()) };
+        // O_ASYNC belongs to the pipe's end and not to a descriptor of it, so clearing it here clears it there.
+        let cleared = fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()));
+        cleared.map(drop).context(|| format!("cannot let {} go", self.program.display()))
+    }
+
+    /// Waits until it has ended or `patience` is over; true when it has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn ends_within(&self, patience: Duration) -> Result<bool> {
+        readable_within(self.pidfd(), patience).context(|| format!("cannot watch {}", self.program.display()))
+    }
+
+    /// Closes its stdin pipe if we still hold it, waits for its end and reaps it.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait. A bad exit status is for [`Exit::success`] to judge.
+    pub fn wait(mut self) -> Result<Exit> {
+        let status = self.inner.wait().context(|| format!("cannot wait for {}", self.program.display()))?;
+        self.reaped = true;
+        Ok(Exit { status, stderr: self.stderr_tail(), program: self.program.clone() })
+    }
+
+    /// The same for a child that ought to end by itself: one that has not within `patience` is killed.
+    ///
+    /// # Errors
+    /// As [`Child::wait`], and when it had to be killed.
+    pub fn wait_within(mut self, patience: Duration) -> Result<Exit> {
+        drop(self.take_stdin());
+        if self.ends_within(patience)? {
+            return self.wait();
+        }
+        let (program, seconds) = (self.program.display(), patience.as_secs());
+        let text = format!("{program} did not end within {seconds} s and was killed");
+        Err(match self.stderr_tail() {
+            tail if tail.is_empty() => Error::failed(text),
+            tail => Error::failed(text).caused_by(tail),
+        })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        // Errors have no reader here. A child that even SIGKILL cannot end (D state) must not hang us.
+        let _ = self.signal(Signal::SIGKILL);
+        if self.ends_within(DROP_PATIENCE).unwrap_or(false) {
+            let _ = self.inner.wait();
+        }
+    }
+}
+
+/// A memory file that the kernel keeps from growing beyond `limit` bytes (memfd_create(2), F_SEAL_GROW).
+fn bounded_memory_file(limit: u64) -> io::Result<File> {
+    let file = File::from(memfd_create("stderr", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.set_len(limit)?;
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+#[path = "child_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! The ioctls that no crate offers, fenced here with their `unsafe`: one safe function each.
+#![expect(unsafe_code, reason = "ioctl(2) has no safe form for these requests")]
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of linux/loop.h.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo64,
+    reserved: [u64; 8],
+}
+
+const LOOP_CONFIGURE: u64 = 0x4C0A;
+const LOOP_CLR_FD: u64 = 0x4C01;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+mod raw {
+    nix::ioctl_write_ptr_bad!(loop_configure, super::LOOP_CONFIGURE, super::LoopConfig);
+    nix::ioctl_none_bad!(loop_clr_fd, super::LOOP_CLR_FD);
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+}
+
+/// What a loop device shows of its backing file.
+#[derive(Debug, Clone, Copy)]
+pub struct LoopWindow {
+    /// First byte of the backing file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// Sets up a free loop device in one step, with autoclear: it goes with its last user (linux/loop.h `LOOP_CONFIGURE`).
+///
+/// # Errors
+/// EBUSY when somebody else took the device in between.
+pub fn loop_configure(device: RawFd, backing: impl AsFd, window: LoopWindow) -> nix::Result<()> {
+    let flags = LO_FLAGS_AUTOCLEAR | if window.read_only { LO_FLAGS_READ_ONLY } else { 0 };
+    let info = LoopInfo64 {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: window.offset,
+        size_limit: window.length,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+    let fd = u32::try_from(backing.as_fd().as_raw_fd()).map_err(|_| nix::errno::Errno::EBADF)?;
+    let config = LoopConfig { fd, block_size: window.block_size, info, reserved: [0; 8] };
+    // SAFETY: `config` is laid out as the kernel's struct loop_config and lives through the call.
+    unsafe { raw::loop_configure(device, &raw const config) }.map(drop)
+}
+
+/// Detaches a loop device from its file, now or when its last user closes it.
+///
+/// # Errors
+/// ENXIO when it is not attached.
+pub fn loop_clear(device: RawFd) -> nix::Result<()> {
+    // SAFETY: the request takes no argument.
+    unsafe { raw::loop_clr_fd(device) }.map(drop)
+}
+
+/// The length of a block device in bytes (ioctl `BLKGETSIZE64`).
+///
+/// # Errors
+/// ENOTTY when it is no block device.
+pub fn block_device_bytes(device: impl AsFd) -> nix::Result<u64> {
+    let mut bytes = 0usize;
+    // SAFETY: the kernel writes one u64 and usize has 64 bits on every target this builds for (checked below).
+    unsafe { raw::blkgetsize64(device.as_fd().as_raw_fd(), &raw mut bytes) }?;
+    u64::try_from(bytes).map_err(|_| nix::errno::Errno::EOVERFLOW)
+}
+
+const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "guestseal needs a 64-bit target");
+const _: () = assert!(size_of::<LoopConfig>() == 304, "struct loop_config of linux/loop.h");

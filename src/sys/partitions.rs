@@ -1,0 +1,72 @@
+//! Keeping the host off a guest's partitions: the kernel finds them by itself when a disk is opened, and then udev
+//! offers them to everything that takes disks (volume groups, arrays). Volumes are cut out elsewhere, so they go.
+#![expect(unsafe_code, reason = "the ioctl takes a structure that points to another one")]
+
+use std::ffi::c_void;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use nix::libc::{c_char, c_int};
+
+/// `struct blkpg_partition` of linux/blkpg.h.
+#[repr(C)]
+struct Partition {
+    start: i64,
+    length: i64,
+    number: c_int,
+    names: [c_char; 128],
+}
+
+/// `struct blkpg_ioctl_arg` of linux/blkpg.h.
+#[repr(C)]
+struct Request {
+    operation: c_int,
+    flags: c_int,
+    length: c_int,
+    data: *mut c_void,
+}
+
+/// `BLKPG_DEL_PARTITION`.
+const DELETE: c_int = 2;
+
+mod ioctl {
+    nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), super::Request);
+}
+
+/// Takes the partitions of a disk out of the kernel's sight; what is on the disk is not touched. `name` is the
+/// disk's in /sys/block. One that somebody has open stays.
+pub(super) fn forget_partitions(disk: &File, name: &str) {
+    let entries = fs::read_dir(format!("/sys/block/{name}")).into_iter().flatten().flatten();
+    for entry in entries {
+        let number = fs::read_to_string(entry.path().join("partition")).ok();
+        if let Some(number) = number.and_then(|number| number.trim().parse().ok()) {
+            // Best effort: what cannot go now goes when the device does, or with the next look at the disk.
+            let _ = delete(disk, number);
+        }
+    }
+}
+
+fn delete(disk: impl AsFd, number: c_int) -> nix::Result<()> {
+    let mut partition = Partition { start: 0, length: 0, number, names: [0; 128] };
+    let request = Request {
+        operation: DELETE,
+        flags: 0,
+        length: c_int::try_from(size_of::<Partition>()).unwrap_or(c_int::MAX),
+        data: ptr::from_mut(&mut partition).cast(),
+    };
+    // SAFETY: both structures have the kernel's layout and live until the call returns; it only reads them.
+    unsafe { ioctl::blkpg(disk.as_fd().as_raw_fd(), &raw const request) }.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_have_the_kernels_size() {
+        assert_eq!(size_of::<Partition>(), 152);
+        assert_eq!(size_of::<Request>(), 12 + 4 + size_of::<usize>());
+        assert_eq!(nix::request_code_none!(0x12, 105), 0x1269);
+    }
+}

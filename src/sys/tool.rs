@@ -1,0 +1,83 @@
+//! The host's programs that guestseal runs: looked up in a fixed list of folders, never through `$PATH`, because we
+//! run as root.
+
+use std::path::{Path, PathBuf};
+
+use super::child::Spawn;
+use crate::error::{Error, Result};
+
+const FOLDERS: [&str; 7] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec"];
+
+/// A program of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    path: PathBuf,
+}
+
+impl Tool {
+    /// Finds the program.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::HostLacks`] naming the package when it is not installed.
+    pub fn find(name: &str) -> Result<Self> {
+        FOLDERS
+            .iter()
+            .map(|folder| Path::new(folder).join(name))
+            .find(|path| path.is_file())
+            .map(|path| Self { path })
+            .ok_or_else(|| {
+                Error::host_lacks(format!("the program {name} is not installed"))
+                    .hint(format!("install {}", package_of(name)))
+            })
+    }
+
+    /// Prepares a run of it.
+    pub fn spawn(&self) -> Spawn {
+        Spawn::new(&self.path)
+    }
+}
+
+fn package_of(program: &str) -> &'static str {
+    match program {
+        "qemu-img" | "qemu-nbd" => {
+            "qemu-utils (Debian, Ubuntu), qemu-img (Fedora, RHEL) or qemu-tools (SUSE)"
+        }
+        "qemu-storage-daemon" => {
+            "qemu-utils (Debian, Ubuntu), qemu-kvm-tools (RHEL) or qemu-tools (Fedora, SUSE)"
+        }
+        "modprobe" => "kmod",
+        _ => "the package that has it",
+    }
+}
+
+/// Runs a script of the host with `folder` as its working directory, as virt-sysprep's `--script` does.
+///
+/// # Errors
+/// When it cannot be started or ends with anything but 0.
+pub fn run_script(script: &Path, folder: &Path) -> Result<()> {
+    let (exit, _) = Spawn::new(script).folder(folder).output(1 << 20)?;
+    exit.success()
+}
+
+/// Whether the kernel has this module, loading it when that is all that is missing.
+pub fn has_module(name: &str) -> bool {
+    let loaded = || Path::new("/sys/module").join(name).is_dir();
+    if loaded() {
+        return true;
+    }
+    let Ok(kernel) = nix::sys::utsname::uname() else { return false };
+    // Without this folder there is nothing that modprobe could load.
+    if !Path::new("/lib/modules").join(kernel.release()).is_dir() {
+        return false;
+    }
+    Tool::find("modprobe").and_then(|modprobe| modprobe.spawn().args(["-q", name]).output(0)).is_ok()
+        && loaded()
+}
+
+/// Whether the kernel can mount this type of filesystem, now or with a module.
+pub fn has_filesystem(name: &str) -> bool {
+    let listed = std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|list| list.split_whitespace().any(|word| word == name));
+    listed || has_module(name)
+}

@@ -1,0 +1,46 @@
+//! Waiting for an event on descriptors, with an end to one's patience.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Waits until `fd` polls readable (or in error, or hung up) or `patience` is over; true when it did.
+///
+/// # Errors
+/// Those of poll(2) but EINTR, after which the waiting goes on.
+pub fn readable_within(fd: BorrowedFd<'_>, patience: Duration) -> nix::Result<bool> {
+    let started = Instant::now();
+    loop {
+        // Rounded up, for a wait of 0 ms in the last millisecond would spin.
+        let left = patience.saturating_sub(started.elapsed()).as_micros().div_ceil(1000);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Ok(0) if left == 0 => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits, for as long as it takes, until one of `fds` polls readable, in error or hung up; returns the place of the
+/// first that does.
+///
+/// # Errors
+/// Those of poll(2) but EINTR.
+pub fn first_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> nix::Result<usize> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                if let Some(place) = polled.iter().position(|fd| fd.any().unwrap_or(true)) {
+                    return Ok(place);
+                }
+            }
+        }
+    }
+}
