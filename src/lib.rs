@@ -5,6 +5,7 @@
 //! what it is for and what it may touch.
 
 pub mod error;
+pub mod guest;
 pub mod sys;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,317 @@
+//! What can be done to a guest: a few plain changes, each made in one place. Actions only say which; this carries
+//! them out, whole or not at all.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, symlinkat, unlinkat};
+use rustix::fs::XattrFlags;
+use serde::Serialize;
+
+use super::flags::{keep_attributes, with_attributes_lifted};
+use super::tree::{remove_below, unlink_lifting};
+use super::{FileKind, GuestRoot};
+use crate::error::{Context, Error, Result};
+
+/// One change to the guest that an action found necessary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Unlink one file, link or special.
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Remove a folder with all below.
+    RemoveTree {
+        /// The folder.
+        path: PathBuf,
+        /// The lengths of all files below together.
+        bytes: u64,
+        /// How many files, links and folders are below.
+        entries: u64,
+    },
+    /// Set a file's length to 0 in place.
+    Truncate {
+        /// The file.
+        path: PathBuf,
+        /// Its length before.
+        bytes: u64,
+    },
+    /// Give a file a new content in one step; an existing one keeps owner, mode, attributes and label.
+    Replace {
+        /// The file; not a link.
+        path: PathBuf,
+        /// The whole new content.
+        content: Content,
+        /// For a file that does not exist yet.
+        new: NewFile,
+    },
+    /// Make a symbolic link, in place of whatever file is there.
+    Link {
+        /// Where.
+        path: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+    },
+    /// Make a folder.
+    Folder {
+        /// Where; its parent exists.
+        path: PathBuf,
+        /// Owner and mode.
+        new: NewFile,
+    },
+}
+
+/// The content of a file. Its debug form shows the length only: it may be the guest's shadow file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content(pub Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Owner and mode of a file that is made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewFile {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's number.
+    pub uid: u32,
+    /// Group's number.
+    pub gid: u32,
+}
+
+impl NewFile {
+    /// Owned by root.
+    pub fn root(mode: u32) -> Self {
+        Self { mode, uid: 0, gid: 0 }
+    }
+}
+
+/// The name of a change for people and machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Verb {
+    Remove,
+    Truncate,
+    Write,
+    Link,
+    Create,
+}
+
+impl Change {
+    /// The file it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Remove { path, .. }
+            | Self::RemoveTree { path, .. }
+            | Self::Truncate { path, .. }
+            | Self::Replace { path, .. }
+            | Self::Link { path, .. }
+            | Self::Folder { path, .. } => path,
+        }
+    }
+
+    /// How many bytes of the guest's content go away with it.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Remove { bytes, .. } | Self::RemoveTree { bytes, .. } | Self::Truncate { bytes, .. } => {
+                *bytes
+            }
+            Self::Replace { .. } | Self::Link { .. } | Self::Folder { .. } => 0,
+        }
+    }
+
+    /// How many files, links and folders it is about.
+    pub fn entries(&self) -> u64 {
+        if let Self::RemoveTree { entries, .. } = self { entries + 1 } else { 1 }
+    }
+
+    /// What kind of change it is.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Remove { .. } | Self::RemoveTree { .. } => Verb::Remove,
+            Self::Truncate { .. } => Verb::Truncate,
+            Self::Replace { .. } => Verb::Write,
+            Self::Link { .. } => Verb::Link,
+            Self::Folder { .. } => Verb::Create,
+        }
+    }
+
+    /// Makes the change. Something that is already gone is no error.
+    ///
+    /// # Errors
+    /// When the guest's filesystem refuses; the sentence names the path.
+    pub fn make(&self, root: &GuestRoot) -> Result<()> {
+        match self {
+            Self::Remove { path, .. } => root.remove(path),
+            Self::RemoveTree { path, .. } => root.remove_tree(path),
+            Self::Truncate { path, .. } => root.truncate(path),
+            Self::Replace { path, content, new } => root.replace(path, &content.0, *new),
+            Self::Link { path, target } => root.link(path, target),
+            Self::Folder { path, new } => root.make_folder(path, *new),
+        }
+    }
+}
+
+impl GuestRoot {
+    fn remove(&self, path: &Path) -> Result<()> {
+        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
+        unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir)
+            .context(|| format!("cannot remove {} in the guest", path.display()))
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<()> {
+        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
+        remove_below(&folder, name).context(|| format!("cannot remove {} in the guest", path.display()))
+    }
+
+    fn truncate(&self, path: &Path) -> Result<()> {
+        let failed = || format!("cannot truncate {} in the guest", path.display());
+        let Some(read) = self.open_file(path)? else { return Ok(()) };
+        with_attributes_lifted(&[&read], || {
+            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+            ftruncate(self.open_at(path, flags, Mode::empty(), ResolveFlag::empty())?, 0)
+        })
+        .context(failed)
+    }
+
+    /// Writes a new file beside the old one and renames it over: a reader sees the old or the new content, never half.
+    fn replace(&self, path: &Path, content: &[u8], new: NewFile) -> Result<()> {
+        let failed = || format!("cannot write {} in the guest", path.display());
+        let (folder, name) =
+            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
+        let old = self.open_file(path)?;
+        let temporary = free_name(&folder).context(failed)?;
+        let written = write_beside(&folder, &temporary, content, old.as_ref(), new).and_then(|()| {
+            let files: Vec<&OwnedFd> = old.iter().chain([&folder]).collect();
+            with_attributes_lifted(&files, || {
+                nix::fcntl::renameat(&folder, temporary.as_os_str(), &folder, name.as_os_str())
+            })
+            .context(|| "cannot rename the new file over the old one")?;
+            let new = self.open_file(path)?;
+            keep_attributes(old.as_ref(), new.as_ref()).context(|| "cannot keep its attributes")
+        });
+        written.map_err(|error| {
+            let left = unlinkat(&folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+            let error = Error::failed(failed()).caused_by(error);
+            match left {
+                Ok(()) | Err(Errno::ENOENT) => error,
+                Err(errno) => {
+                    error.and_also(Error::failed("cannot remove the half-written file").caused_by(errno))
+                }
+            }
+        })
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> Result<()> {
+        let failed = || format!("cannot make the link {} in the guest", path.display());
+        let (folder, name) =
+            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
+        unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir).context(failed)?;
+        with_attributes_lifted(&[&folder], || symlinkat(target, &folder, name.as_os_str())).context(failed)
+    }
+
+    fn make_folder(&self, path: &Path, new: NewFile) -> Result<()> {
+        let failed = || format!("cannot make the folder {} in the guest", path.display());
+        let (folder, name) =
+            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
+        match with_attributes_lifted(&[&folder], || {
+            mkdirat(&folder, name.as_os_str(), Mode::from_bits_truncate(new.mode))
+        }) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Ok(()),
+            Err(errno) => return Err(errno).context(failed),
+        }
+        let (uid, gid) = (Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid)));
+        fchownat(&folder, name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).context(failed)?;
+        fchmodat(&folder, name.as_os_str(), Mode::from_bits_truncate(new.mode), FchmodatFlags::FollowSymlink)
+            .context(failed)
+    }
+}
+
+/// The extended attribute that holds an SELinux label.
+const SELINUX_LABEL: &str = "security.selinux";
+
+/// A short name that nothing in the folder has: the guest's own name may be as long as names get. What an interrupted
+/// run left under it goes; a folder, which only somebody else can have made, does not.
+fn free_name(folder: &OwnedFd) -> nix::Result<OsString> {
+    let names = (0..100).map(|number| OsString::from(format!(".guestseal.{number}.new")));
+    let mut free = names.filter(|name| unlink_lifting(folder, name, UnlinkatFlags::NoRemoveDir).is_ok());
+    free.next().ok_or(Errno::EEXIST)
+}
+
+/// Writes `content` as the file `name` of `folder`, with the owner, mode and extended attributes (labels, ACLs) of
+/// `old` where there is one.
+fn write_beside(
+    folder: &OwnedFd,
+    name: &OsStr,
+    content: &[u8],
+    old: Option<&OwnedFd>,
+    new: NewFile,
+) -> Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fresh = with_attributes_lifted(&[folder], || {
+        nix::fcntl::openat(folder, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+    })
+    .context(|| "cannot make a new file beside it")?;
+    let mut file = File::from(fresh);
+    file.write_all(content).context(|| "cannot write the new file")?;
+    let (uid, gid, mode) = match old {
+        Some(old) => {
+            let stat = fstat(old).context(|| "cannot examine the old file")?;
+            (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+        }
+        None => (new.uid, new.gid, new.mode),
+    };
+    // Owner first: chown takes set-id bits off.
+    fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(|| "cannot set the owner")?;
+    match old {
+        Some(old) => copy_attributes(old, &file).context(|| "cannot keep the extended attributes")?,
+        None => label_like(folder, &file).context(|| "cannot label the new file")?,
+    }
+    fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).context(|| "cannot set the mode")
+}
+
+/// Labels a new file of an SELinux guest like its folder, which is what most policies say; without a label the
+/// guest's services may not read it.
+fn label_like(folder: &OwnedFd, file: &File) -> rustix::io::Result<()> {
+    use rustix::io::Errno;
+    let mut label = [0u8; 4096];
+    match rustix::fs::fgetxattr(folder, SELINUX_LABEL, &mut label) {
+        Ok(length) => rustix::fs::fsetxattr(file, SELINUX_LABEL, &label[..length], XattrFlags::empty()),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Copies every extended attribute: SELinux label, ACL, capabilities, user attributes.
+fn copy_attributes(from: &OwnedFd, to: &File) -> rustix::io::Result<()> {
+    // 64 KiB is XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
+    let mut names = vec![0u8; 65536];
+    let length = match rustix::fs::flistxattr(from, &mut names) {
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
+        length => length?,
+    };
+    let mut value = vec![0u8; 65536];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let length = rustix::fs::fgetxattr(from, name, &mut value)?;
+        rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Globs over the guest's files, as operation files write them: absolute paths in which `*`, `?`, `[a-z]` and `{a,b}`
+//! stay within one name, `**` stands for any depth and a leading `~` for every home folder.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
+
+use super::{Entry, FileKind, GuestRoot};
+use crate::error::{Context, Error, Result};
+
+/// The most links on one way, as the kernel counts them: path_resolution(7).
+const LINKS_MAX: u32 = 40;
+
+/// A parsed glob, its braces already expanded.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    /// From the root, or from each home folder when `in_homes`.
+    alternatives: Vec<Vec<Step>>,
+    in_homes: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Name(String),
+    Match(GlobMatcher),
+    Below,
+}
+
+impl Pattern {
+    /// Parses a glob.
+    ///
+    /// # Errors
+    /// When it is neither absolute nor below `~/`, has `..` or an empty name, or is no glob.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (in_homes, rest) = match text.strip_prefix("~/") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('/').ok_or_else(|| wrong(text, "it must begin with / or ~/"))?),
+        };
+        let alternatives = expand_braces(rest).ok_or_else(|| wrong(text, "its braces do not match"))?;
+        let steps = |path: &String| path.split('/').map(|name| step(text, name)).collect::<Result<Vec<_>>>();
+        Ok(Self { alternatives: alternatives.iter().map(steps).collect::<Result<_>>()?, in_homes })
+    }
+
+    /// Everything in the guest that this glob matches.
+    ///
+    /// A folder on the way that is a symbolic link is followed inside the guest when root owns the link, so that a
+    /// user's link in a home or /tmp leads nowhere; below `**` and at the end no link is followed.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn find(&self, root: &GuestRoot, homes: &[PathBuf], found: &mut Vec<Entry>) -> Result<()> {
+        let slash = [PathBuf::from("/")];
+        let starts = if self.in_homes { homes } else { &slash };
+        for steps in &self.alternatives {
+            for start in starts {
+                find_from(root, start.clone(), steps, found)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(text: &str, why: &str) -> Error {
+    Error::usage(format!("the glob {text:?} is wrong: {why}"))
+}
+
+fn step(text: &str, name: &str) -> Result<Step> {
+    match name {
+        "" | "." | ".." => Err(wrong(text, "a name in it is empty, `.` or `..`")),
+        "**" => Ok(Step::Below),
+        _ if name.contains("**") => Err(wrong(text, "`**` must stand alone between slashes")),
+        _ if name.contains(['*', '?', '[', '\\']) => {
+            let glob = GlobBuilder::new(name).literal_separator(true).backslash_escape(true).build();
+            Ok(Step::Match(glob.map_err(|error| wrong(text, &error.to_string()))?.compile_matcher()))
+        }
+        _ => Ok(Step::Name(name.to_owned())),
+    }
+}
+
+/// `a{b,c{d,e}}f` → `abf`, `acdf`, `acef`. None when a brace has no partner.
+fn expand_braces(text: &str) -> Option<Vec<String>> {
+    let Some(open) = text.find(['{', '}']) else { return Some(vec![text.to_owned()]) };
+    let (mut depth, mut from, mut parts) = (0usize, open + 1, Vec::new());
+    for (at, letter) in text[open..].char_indices().map(|(at, letter)| (at + open, letter)) {
+        match letter {
+            '{' => depth += 1,
+            ',' if depth == 1 => {
+                parts.push(&text[from..at]);
+                from = at + 1;
+            }
+            '}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            parts.push(&text[from..at]);
+            let mut expanded = Vec::new();
+            for part in parts {
+                expanded.extend(expand_braces(&format!("{}{part}{}", &text[..open], &text[at + 1..]))?);
+            }
+            return Some(expanded);
+        }
+    }
+    None
+}
+
+fn find_from(root: &GuestRoot, at: PathBuf, steps: &[Step], found: &mut Vec<Entry>) -> Result<()> {
+    let named = steps.iter().take_while(|step| matches!(step, Step::Name(_))).count();
+    let mut path = at;
+    path.extend(
+        steps[..named].iter().filter_map(|step| if let Step::Name(name) = step { Some(name) } else { None }),
+    );
+    let Some((step, rest)) = steps[named..].split_first() else {
+        found.extend(lookup_trusted(root, &path)?);
+        return Ok(());
+    };
+    let Some(folder) = folder_trusted(root, &path)? else { return Ok(()) };
+    match step {
+        Step::Match(glob) => {
+            for name in root.names(&folder)? {
+                if glob.is_match(Path::new(&name)) {
+                    find_from_child(root, folder.join(name), rest, found)?;
+                }
+            }
+            Ok(())
+        }
+        _ => walk(root, &folder, rest, found),
+    }
+}
+
+fn find_from_child(root: &GuestRoot, path: PathBuf, rest: &[Step], found: &mut Vec<Entry>) -> Result<()> {
+    if rest.is_empty() {
+        found.extend(root.lookup(&path)?);
+        return Ok(());
+    }
+    find_from(root, path, rest, found)
+}
+
+/// The file at `path` when every folder on the way is real, or a link that root owns.
+fn lookup_trusted(root: &GuestRoot, path: &Path) -> Result<Option<Entry>> {
+    match root.open_at(
+        path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+        ResolveFlag::RESOLVE_NO_SYMLINKS,
+    ) {
+        Ok(fd) => GuestRoot::entry_of(path, &fd).map(Some),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(None),
+        Err(Errno::ELOOP) => {
+            let Some(parent) = path.parent() else { return Ok(None) };
+            if folder_trusted(root, parent)?.is_some() { root.lookup(path) } else { Ok(None) }
+        }
+        Err(errno) => Err(errno).context(|| format!("cannot look at {} in the guest", path.display())),
+    }
+}
+
+/// `path` when it leads to a folder by way of real folders and links that root owns.
+fn folder_trusted(root: &GuestRoot, path: &Path) -> Result<Option<PathBuf>> {
+    if root
+        .open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty(), ResolveFlag::RESOLVE_NO_SYMLINKS)
+        .is_ok()
+    {
+        return Ok(Some(path.to_path_buf()));
+    }
+    let names = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut so_far, mut left, mut links) = (PathBuf::from("/"), VecDeque::from(names(path)), 0);
+    // One link at a time: root's link may lead to a user's.
+    while let Some(name) = left.pop_front() {
+        match name.as_encoded_bytes() {
+            b"/" => so_far = PathBuf::from("/"),
+            b"." => {}
+            b".." => drop(so_far.pop()),
+            _ => {
+                so_far.push(&name);
+                match root.lookup(&so_far)? {
+                    Some(entry) if entry.kind == FileKind::Folder => {}
+                    Some(entry) if entry.kind == FileKind::Link && entry.uid == 0 && links < LINKS_MAX => {
+                        let Some(target) = root.read_link(&so_far)? else { return Ok(None) };
+                        so_far.pop();
+                        links += 1;
+                        names(&target).into_iter().rev().for_each(|name| left.push_front(name));
+                    }
+                    _ => return Ok(None),
+                }
+            }
+        }
+    }
+    Ok(Some(so_far))
+}
+
+/// All below `folder` of which the last names match `rest`; nothing given means everything.
+fn walk(root: &GuestRoot, folder: &Path, rest: &[Step], found: &mut Vec<Entry>) -> Result<()> {
+    root.walk(folder, |item| {
+        if ends_with(item.below, rest) {
+            found.extend(root.lookup(&folder.join(item.below))?);
+        }
+        Ok(())
+    })
+}
+
+/// Whether the path's last names match the steps, one name a step; a further `**` matches any number of names.
+fn ends_with(path: &Path, steps: &[Step]) -> bool {
+    let names: Vec<&Path> = path.iter().map(Path::new).collect();
+    (0..=names.len()).any(|from| matches(&names[from..], steps)) && !names.is_empty()
+}
+
+fn matches(names: &[&Path], steps: &[Step]) -> bool {
+    match steps.split_first() {
+        None => names.is_empty(),
+        Some((Step::Below, rest)) => (0..=names.len()).any(|from| matches(&names[from..], rest)),
+        Some((step, rest)) => names.split_first().is_some_and(|(name, others)| {
+            let this = match step {
+                Step::Name(text) => *name == Path::new(text),
+                Step::Match(glob) => glob.is_match(name),
+                Step::Below => false,
+            };
+            this && matches(others, rest)
+        }),
+    }
+}
+
+/// The globs of `keep`: what matches one of them, or is below such a folder, stays.
+#[derive(Debug, Clone)]
+pub struct KeepSet {
+    absolute: GlobSet,
+    in_homes: GlobSet,
+    homes: Vec<PathBuf>,
+}
+
+impl KeepSet {
+    /// Compiles the globs; `~/` stands for each of `homes`.
+    ///
+    /// # Errors
+    /// When one is no glob.
+    pub fn new(globs: &[String], homes: &[PathBuf]) -> Result<Self> {
+        let (mut absolute, mut in_homes) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        for text in globs {
+            let (set, glob) =
+                text.strip_prefix("~/").map_or((&mut absolute, text.as_str()), |rest| (&mut in_homes, rest));
+            let glob = GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
+            set.add(glob.map_err(|error| wrong(text, &error.to_string()))?);
+        }
+        let build = |set: &GlobSetBuilder| set.build().map_err(|error| Error::usage(error.to_string()));
+        Ok(Self { absolute: build(&absolute)?, in_homes: build(&in_homes)?, homes: homes.to_vec() })
+    }
+
+    /// Whether nothing stays.
+    pub fn is_empty(&self) -> bool {
+        self.absolute.is_empty() && self.in_homes.is_empty()
+    }
+
+    /// Whether this path stays.
+    pub fn has(&self, path: &Path) -> bool {
+        let below_home =
+            |home: &PathBuf| path.strip_prefix(home).is_ok_and(|below| any_level(&self.in_homes, below));
+        any_level(&self.absolute, path) || (!self.in_homes.is_empty() && self.homes.iter().any(below_home))
+    }
+}
+
+fn any_level(set: &GlobSet, path: &Path) -> bool {
+    !set.is_empty() && path.ancestors().any(|path| set.is_match(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_expand_also_across_slashes_and_nested() {
+        assert_eq!(expand_braces("{a,b/{c,d}}/e").unwrap(), ["a/e", "b/c/e", "b/d/e"]);
+        assert_eq!(expand_braces("x{,.old}").unwrap(), ["x", "x.old"]);
+        assert!(expand_braces("{a").is_none() && expand_braces("a}").is_none());
+    }
+
+    #[test]
+    fn a_glob_cannot_climb_or_be_relative() {
+        for bad in ["etc/x", "/etc/../x", "/etc//x", "/a/**b", "~x/y", "/[a"] {
+            assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn double_star_matches_any_depth() {
+        let steps = |text: &str| Pattern::parse(text).unwrap().alternatives.remove(0);
+        assert!(ends_with(Path::new("a/b/c.log"), &steps("/*.log")));
+        assert!(ends_with(Path::new("c.log"), &steps("/*.log")));
+        assert!(!ends_with(Path::new("c.log/x"), &steps("/*.log")));
+        assert!(ends_with(Path::new("a/x/y/z"), &steps("/x/**/z")));
+    }
+}

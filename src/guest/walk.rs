@@ -1,0 +1,74 @@
+//! Going through all that is below a folder, however deep it nests: no path that the kernel is given is longer than
+//! it takes, and no more than a few folders are open at a time.
+
+#![forbid(unsafe_code)]
+
+use std::fs::FileType;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use walkdir::{DirEntry, WalkDir};
+
+use super::GuestRoot;
+use crate::error::{Context, Result};
+
+/// One file below a folder.
+#[derive(Debug)]
+pub(crate) struct Item<'a> {
+    /// Its path from the folder.
+    pub(crate) below: &'a Path,
+    /// What it is.
+    pub(crate) kind: FileType,
+    entry: &'a DirEntry,
+    path: PathBuf,
+    root: &'a GuestRoot,
+}
+
+impl Item<'_> {
+    /// Its length in bytes; 0 for all but regular files.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        if !self.kind.is_file() {
+            return Ok(0);
+        }
+        match self.entry.metadata() {
+            Ok(metadata) => Ok(metadata.len()),
+            // Too long a path, or gone.
+            Err(_) => Ok(self.root.lookup(&self.path)?.map_or(0, |entry| entry.bytes)),
+        }
+    }
+}
+
+impl GuestRoot {
+    /// Calls `see` for all below `folder`; links are not followed. Nothing when there is no such folder.
+    pub(crate) fn walk(&self, folder: &Path, mut see: impl FnMut(&Item<'_>) -> Result<()>) -> Result<()> {
+        let cannot = || format!("cannot list what is below {} in the guest", folder.display());
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let mut starts = vec![PathBuf::new()];
+        while let Some(start) = starts.pop() {
+            let Some(fd) = self.open_existing(&folder.join(&start), flags)? else { continue };
+            let door = PathBuf::from(format!("/proc/self/fd/{}/.", fd.as_raw_fd()));
+            for item in WalkDir::new(&door).min_depth(1) {
+                match item {
+                    Ok(entry) => {
+                        let below = start.join(entry.path().strip_prefix(&door).context(cannot)?);
+                        let (kind, path) = (entry.file_type(), folder.join(&below));
+                        see(&Item { below: &below, kind, entry: &entry, path, root: self })?;
+                    }
+                    Err(error) if is_too_long(&error) => {
+                        // Its entry was seen; what is below it begins again at a door of its own.
+                        let Some(deep) = error.path() else { return Err(error).context(cannot) };
+                        starts.push(start.join(deep.strip_prefix(&door).context(cannot)?));
+                    }
+                    Err(error) => return Err(error).context(cannot),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_too_long(error: &walkdir::Error) -> bool {
+    error.io_error().and_then(std::io::Error::raw_os_error) == Some(libc::ENAMETOOLONG)
+}
