@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod guest;
+pub mod operation;
 pub mod sys;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,385 @@
+//! The form of an operation file. One operation is one TOML file: what it is called, whether it runs by default and
+//! why, for which guests, with which parameters, and the actions it takes in order.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::form;
+
+/// One operation, as its file says it.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Operation {
+    /// Unique name: lower case letters, digits and dashes.
+    #[serde(deserialize_with = "form::name")]
+    pub name: String,
+    /// One line for `--list-operations`.
+    #[serde(deserialize_with = "form::one_line")]
+    pub summary: String,
+    /// Why it is on or off by default, and on whose authority.
+    #[serde(deserialize_with = "form::one_line")]
+    pub reason: String,
+    /// Whether it runs when nothing is selected.
+    pub default: bool,
+    /// Operations run by rising order, then by name. The machine id and whatever must stay last is at 99.
+    #[serde(default)]
+    pub order: i32,
+    /// The short groups of `--remove` that select it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// Other operations that this one stands for; such an operation has no actions of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub includes: Vec<String>,
+    /// For which guests it does anything.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+    /// What the user may set, by name. An operation with a required parameter runs only when that is given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, Parameter>,
+    /// What it does, in this order.
+    #[serde(default, rename = "action", skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Action>,
+}
+
+/// The short groups of `--remove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// SSH host keys, users' keys and known hosts.
+    Ssh,
+    /// Logs, journals, login records, crash dumps.
+    Logs,
+    /// What people left: histories, mail, credentials.
+    User,
+    /// What names this machine: ids, leases, hardware addresses, enrolments.
+    Device,
+}
+
+impl Group {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Logs => "logs",
+            Self::User => "user",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// A condition on the guest: every key that is given must hold; a list holds when one of its items does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct When {
+    /// os-release `ID` or one of `ID_LIKE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub distro: Vec<String>,
+    /// The guest's package manager.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub package_manager: Vec<PackageManager>,
+    /// The guest's init system.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<Init>,
+    /// Globs of which one must match something in the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub exists: Vec<String>,
+    /// Globs of which none may match anything in the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub missing: Vec<String>,
+    /// Lines of which none may be found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unless_line: Vec<Lines>,
+}
+
+/// Lines of text files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lines {
+    /// Globs of the files to read; a missing file holds no line.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub files: Vec<String>,
+    /// The expression that a line matches, see [`Edit`].
+    #[serde(deserialize_with = "form::regex")]
+    pub matches: String,
+}
+
+impl When {
+    /// True when nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The package managers that guestseal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum PackageManager {
+    Apk,
+    Apt,
+    Dnf,
+    Pacman,
+    Portage,
+    Xbps,
+    Yum,
+    Zypper,
+}
+
+/// The init systems that guestseal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Init {
+    Openrc,
+    Runit,
+    Systemd,
+    Sysvinit,
+}
+
+/// Something the user may set for an operation.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameter {
+    /// One line about its meaning.
+    #[serde(deserialize_with = "form::one_line")]
+    pub summary: String,
+    /// What values it takes.
+    pub kind: ParameterKind,
+    /// Whether the operation makes no sense without it.
+    #[serde(default)]
+    pub required: bool,
+    /// The value when none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// What values a parameter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParameterKind {
+    /// Any text without line breaks.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A list of words, separated by commas.
+    List,
+    /// A host name by RFC 1123.
+    Hostname,
+    /// A zone name of the guest's zoneinfo, such as Europe/Berlin.
+    Timezone,
+    /// Something that never reaches a log, an error or the record.
+    Secret,
+}
+
+/// One thing to do. Exactly one verb a table: `[[action]]`, then `[action.VERB]`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Unlink what the globs match.
+    Remove(Remove),
+    /// Set the length of regular files to 0 in place; owner, mode, attributes and label stay.
+    Truncate(Truncate),
+    /// Give a file this content.
+    Write(Write),
+    /// Change lines of text files.
+    Edit(Edit),
+    /// Make a symbolic link.
+    Link(Link),
+    /// Report what the globs match, and change nothing.
+    Detect(Detect),
+    /// Reset the machine id so that every clone makes its own.
+    MachineId(MachineId),
+    /// Remove the files that sshd's configuration names as host keys.
+    SshdHostKeys(Bare),
+    /// Make sure that something in the guest makes SSH host keys at the next boot.
+    RegenerateSshHostKeys(Bare),
+    /// Set the host name the way the guest's distribution keeps it.
+    Hostname(Bare),
+    /// Set the time zone, checked against the guest's own zoneinfo.
+    Timezone(Bare),
+    /// Set the passwords that were given.
+    Passwords(Bare),
+    /// Remove user accounts with all that belongs to them.
+    UserAccounts(Bare),
+    /// Run the host's scripts that were given, in the guest's root folder.
+    Script(Bare),
+    /// Something that is planned but not done yet: selecting it is refused with exit code 6.
+    NotYet(NotYet),
+}
+
+/// A verb without settings.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bare {}
+
+/// See [`Action::Remove`].
+///
+/// Globs are absolute paths in the guest; `~/` stands for every home folder of its passwd; `*`, `?`, `[a-z]` and
+/// `{a,b}` do not cross `/`, `**` does, and all of them match a leading dot. Links in the folders on the way are
+/// followed inside the guest, except below `**`; a link that is matched is itself what is removed. A folder that
+/// `keep` matches stays with everything below it.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Remove {
+    /// What to remove.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub paths: Vec<String>,
+    /// Globs of what stays all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub keep: Vec<String>,
+    /// Whether matching folders go too, with all below; otherwise folders stay.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Whether matching symbolic links go too.
+    #[serde(default = "yes")]
+    pub links: bool,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::Truncate`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Truncate {
+    /// Globs of the files to empty; whatever is not a regular file stays as it is.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub paths: Vec<String>,
+    /// Globs of what stays all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub keep: Vec<String>,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::Write`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Write {
+    /// The file; a link is followed inside the guest.
+    #[serde(deserialize_with = "form::path")]
+    pub path: String,
+    /// Its whole content; `{{name}}` stands for a parameter.
+    pub content: String,
+    /// Mode of a new file in octal; an existing file keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "form::mode")]
+    pub mode: Option<String>,
+    /// Whether to make the file when it is missing.
+    #[serde(default)]
+    pub create: bool,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::Edit`]. Expressions are those of the crate `regex`, one line at a time without its line end.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Edit {
+    /// Globs of the files to edit; a missing file is no error.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub paths: Vec<String>,
+    /// Globs of what stays all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub keep: Vec<String>,
+    /// Lines that match one of these go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::regexes")]
+    pub delete: Vec<String>,
+    /// Replacements within lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replace: Vec<Replace>,
+    /// Character that fills the end of a file which got shorter up to the size it had, for files of fixed size.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "form::pad")]
+    pub pad: Option<char>,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// One replacement within a line.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// The expression; each match in a line is replaced.
+    #[serde(rename = "match", deserialize_with = "form::regex")]
+    pub pattern: String,
+    /// What comes instead; `$1` or `${name}` stands for a group, `{{name}}` for a parameter.
+    pub with: String,
+}
+
+/// See [`Action::Link`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Link {
+    /// Where the link is made; a file or link there is replaced, a folder is an error.
+    #[serde(deserialize_with = "form::path")]
+    pub path: String,
+    /// What it points to.
+    #[serde(deserialize_with = "form::one_line")]
+    pub target: String,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::Detect`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Detect {
+    /// What to look for: files, folders and links alike.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub paths: Vec<String>,
+    /// Globs of what is no finding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub keep: Vec<String>,
+    /// Only files of which a line matches this expression.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "form::some_regex")]
+    pub containing: Option<String>,
+    /// What it means and what to do about it.
+    #[serde(deserialize_with = "form::one_line")]
+    pub message: String,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::MachineId`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MachineId {
+    /// What is left in /etc/machine-id.
+    pub policy: MachineIdPolicy,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// What is left in /etc/machine-id; see machine-id(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineIdPolicy {
+    /// An empty file: a new id is made at boot, which does not count as a first boot.
+    Empty,
+    /// The word `uninitialized`: a new id is made and first-boot units run (systemd 247 or newer).
+    FirstBoot,
+    /// No file: the same with any systemd, but not on a read-only /etc.
+    Absent,
+}
+
+/// See [`Action::NotYet`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotYet {
+    /// What is missing and what to do instead.
+    #[serde(deserialize_with = "form::one_line")]
+    pub reason: String,
+}
+
+fn yes() -> bool {
+    true
+}
