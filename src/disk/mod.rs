@@ -1,0 +1,24 @@
+//! What is on a disk: partition tables, volumes and superblocks. Pure over `Read + Seek`; opens nothing by path. The
+//! input is hostile: every address, count and size in it is checked before it is used.
+//!
+//! [`read_disk`] gives the whole picture, [`read_table`] and [`probe()`] its two halves; [`fstab`] tells which volume
+//! a line of a guest's fstab means.
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod content;
+mod crc;
+pub mod fstab;
+mod gpt;
+mod layout;
+mod mbr;
+mod probe;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Superblock};
+pub use layout::{DiskLayout, Volume, read_disk, read_table};
+pub use probe::probe;
+pub use table::{Partition, PartitionTable, TableKind};
