@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod error;
 pub mod guest;
+pub mod image;
 pub mod operation;
 pub mod sys;
 

@@ -1,0 +1,196 @@
+//! What an image file is, and whether guestseal may work on it.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::format::{Format, HEAD_BYTES, check_vmdk, detect};
+use super::lock::{LockedImage, Use};
+use super::qcow2;
+use crate::error::{Context, Error, Result};
+use crate::sys::tool::Tool;
+
+/// The most that is read of qemu-img's answer.
+const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// An image that is locked for this run and may be worked on.
+#[derive(Debug)]
+pub struct Image {
+    /// Its canonical path.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Length of the disk in it, in bytes.
+    pub virtual_bytes: u64,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+    /// The lock, held until this is dropped.
+    pub lock: LockedImage,
+    stamp: Stamp,
+}
+
+/// What changes when anybody writes to a file: seconds and nanoseconds of its last change, and its length.
+type Stamp = (i64, i64, u64);
+
+/// The part of [`Image`] that is reported and recorded.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageFacts {
+    /// Its name, without the folders of this host.
+    pub name: String,
+    /// Its format.
+    pub format: Format,
+    /// Length of the disk in it, in bytes.
+    pub virtual_bytes: u64,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+}
+
+impl Image {
+    /// Opens, locks and examines an image.
+    ///
+    /// # Errors
+    /// When it is missing, busy, damaged, or has what guestseal does not work on: a backing file, an external data
+    /// file, internal snapshots, encryption.
+    pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
+        let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
+        let lock = LockedImage::open(&path, usage)?;
+        let mut file = lock.file();
+        let mut head = Vec::new();
+        file.take(HEAD_BYTES as u64)
+            .read_to_end(&mut head)
+            .context(|| format!("cannot read {}", path.display()))?;
+        let file_bytes =
+            file.seek(SeekFrom::End(0)).context(|| format!("cannot measure {}", path.display()))?;
+        if file_bytes == 0 {
+            return Err(Error::unsupported(format!("{} is empty", path.display())));
+        }
+        let about = |error: Error| {
+            let sentence = format!("cannot work on {}", path.display());
+            let hint = error.what_to_do().map(str::to_owned);
+            let wrapped = Error::new(error.kind(), sentence).caused_by(error);
+            if let Some(hint) = hint { wrapped.hint(hint) } else { wrapped }
+        };
+        let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
+        let virtual_bytes = match format {
+            Format::Raw => Ok(file_bytes),
+            Format::Qcow2 => check_qcow2(file),
+            Format::Vmdk => vmdk_description(file, &head)
+                .and_then(|text| check_vmdk(&text, usage != Use::Read))
+                .and_then(|()| ask_qemu(&lock, format)),
+            Format::Vdi | Format::Vhdx => ask_qemu(&lock, format),
+        }
+        .map_err(about)?;
+        let stamp = stamp(&lock, &path)?;
+        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+    }
+
+    /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
+    pub fn node(&self, read_only: bool) -> Value {
+        let mut node = json!({
+            "driver": self.format.driver(), "read-only": read_only, "discard": "unmap",
+            "file": { "driver": "file", "filename": self.path, "read-only": read_only, "discard": "unmap" },
+        });
+        if self.format.may_have_backing() {
+            node["backing"] = Value::Null;
+        }
+        node
+    }
+
+    /// Whether nobody wrote to the file since it was opened.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn is_untouched(&self) -> Result<bool> {
+        Ok(stamp(&self.lock, &self.path)? == self.stamp)
+    }
+
+    /// Its file's permission bits.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn mode(&self) -> Result<u32> {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata =
+            self.lock.file().metadata().context(|| format!("cannot examine {}", self.path.display()))?;
+        Ok(metadata.permissions().mode() & 0o777)
+    }
+
+    /// What is reported of it.
+    pub fn facts(&self) -> ImageFacts {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Self { format, virtual_bytes, file_bytes, .. } = *self;
+        ImageFacts { name, format, virtual_bytes, file_bytes }
+    }
+}
+
+fn stamp(lock: &LockedImage, path: &Path) -> Result<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = lock.file().metadata().context(|| format!("cannot examine {}", path.display()))?;
+    Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
+}
+
+fn check_qcow2<R: Read + Seek>(mut file: R) -> Result<u64> {
+    let header = qcow2::read_header(&mut file)?;
+    let refuse = |what: String, hint: &str| Err(Error::unsupported(what).hint(hint));
+    if let Some(backing) = header.backing_file {
+        let hint = "what is deleted from a clone stays readable in its backing file; make it one whole image first: qemu-img convert -O qcow2 OLD NEW.qcow2";
+        return refuse(format!("the image is a thin layer over the backing file {backing:?}"), hint);
+    }
+    if header.external_data {
+        return refuse(
+            "the guest's data is in an external data file".into(),
+            "make it one image first: qemu-img convert -O qcow2 OLD NEW.qcow2",
+        );
+    }
+    if header.encrypted {
+        return refuse("the image is encrypted".into(), "decrypt it first with qemu-img convert");
+    }
+    if header.snapshots > 0 {
+        let what = format!(
+            "the image holds {} internal snapshots, in which everything deleted stays readable",
+            header.snapshots
+        );
+        return refuse(
+            what,
+            "delete them first: qemu-img snapshot -l IMAGE, qemu-img snapshot -d NAME IMAGE",
+        );
+    }
+    if header.corrupt || header.dirty {
+        let what = if header.corrupt { "is marked as corrupt" } else { "was not closed properly" };
+        return refuse(format!("the image {what}"), "repair it first: qemu-img check -r all IMAGE");
+    }
+    qcow2::check_whole(&mut file)?;
+    Ok(header.virtual_bytes)
+}
+
+/// The description inside a sparse vmdk: offset and length are in sectors of 512 bytes at bytes 28 and 36.
+fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> {
+    let word = |at: usize| {
+        head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+    };
+    let (offset, length) = (word(28).saturating_mul(512), word(36).saturating_mul(512).min(1 << 20));
+    let mut text = Vec::new();
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.take(length).read_to_end(&mut text))
+        .context(|| "cannot read the vmdk's description")?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The length of the disk, for formats whose headers guestseal does not read itself.
+fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
+    let run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json", "-f", format.driver(), &path]);
+    let (exit, answer) = run.output(ANSWER_LIMIT)?;
+    exit.success()?;
+    let answer: Value = serde_json::from_slice(&answer).context(|| "cannot understand qemu-img info")?;
+    if let Some(backing) = answer["backing-filename"].as_str() {
+        return Err(Error::unsupported(format!("the image has the backing file {backing:?}")));
+    }
+    answer["virtual-size"]
+        .as_u64()
+        .ok_or_else(|| Error::failed("qemu-img info does not say how large the disk is"))
+}

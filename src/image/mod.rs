@@ -1,0 +1,9 @@
+//! Image files: format, header, locks, the working overlay and the commit. Touches the image's folder and qemu-img.
+
+pub mod commit;
+pub mod format;
+pub mod info;
+pub mod lock;
+pub mod nameless;
+pub mod overlay;
+pub mod qcow2;

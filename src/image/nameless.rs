@@ -1,0 +1,161 @@
+//! A file that has no name until it is whole: a kill leaves nothing of it beside the image.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use crate::error::{Context, Error, Result};
+
+/// A new file in a folder, without a name (open(2), `O_TMPFILE`).
+///
+/// Folder and file are opened before the run's mount namespaces are made: linkat(2) gives names within one mount only.
+#[derive(Debug)]
+pub struct NamelessFile {
+    file: File,
+    folder: File,
+    folder_path: PathBuf,
+    /// The name it has on filesystems that know no nameless files.
+    temporary: Option<String>,
+}
+
+impl NamelessFile {
+    /// Makes one with this mode.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn make(folder_path: &Path, mode: u32) -> Result<Self> {
+        let failed = || format!("cannot make a file in {}", folder_path.display());
+        let folder = File::open(folder_path).context(failed)?;
+        let mode = Mode::from_bits_truncate(mode);
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let (fd, temporary) = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
+            Ok(fd) => (fd, None),
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
+                let name = format!(".guestseal-{}", random_name()?);
+                let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+                (nix::fcntl::openat(&folder, name.as_str(), new, mode).context(failed)?, Some(name))
+            }
+            Err(errno) => {
+                let error = Error::failed(failed()).caused_by(errno);
+                return Err(match errno {
+                    Errno::EROFS | Errno::EACCES | Errno::EPERM => {
+                        error.hint("put the result elsewhere with --output NEW")
+                    }
+                    _ => error,
+                });
+            }
+        };
+        let made = Self { file: File::from(fd), folder, folder_path: folder_path.to_path_buf(), temporary };
+        // The mode as it was asked for: the umask is for files that people make.
+        fchmod(&made.file, mode).context(failed)?;
+        Ok(made)
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path by which a child of this process opens it.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// Flushes it and gives it a name that nobody has, permanently.
+    ///
+    /// # Errors
+    /// When the name is taken, or something cannot be flushed.
+    pub fn name(&mut self, name: &str) -> Result<()> {
+        let failed = || format!("cannot make {}", self.folder_path.join(name).display());
+        self.file.sync_all().context(failed)?;
+        match &self.temporary {
+            None => self.link(name),
+            // Not RENAME_NOREPLACE: filesystems without nameless files often lack it as well.
+            Some(temporary) => renameat(&self.folder, temporary.as_str(), &self.folder, name),
+        }
+        .context(failed)?;
+        self.temporary = None;
+        self.folder.sync_all().context(failed)
+    }
+
+    /// The same in place of whatever has the name.
+    ///
+    /// # Errors
+    /// When something cannot be flushed or renamed.
+    pub fn name_over(&mut self, name: &str) -> Result<()> {
+        let failed = || format!("cannot make {}", self.folder_path.join(name).display());
+        if self.temporary.is_none() {
+            let temporary = format!(".guestseal-{}", random_name()?);
+            self.link(&temporary).context(failed)?;
+            self.temporary = Some(temporary);
+        }
+        self.name(name)
+    }
+
+    fn link(&self, name: &str) -> nix::Result<()> {
+        let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(AT_FDCWD, this.as_str(), &self.folder, name, AtFlags::AT_SYMLINK_FOLLOW)
+    }
+}
+
+impl Drop for NamelessFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary
+            && let Err(errno) = unlinkat(&self.folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir)
+        {
+            let error =
+                Error::failed(format!("cannot remove {}", self.folder_path.join(temporary).display()));
+            crate::sys::trouble::note(error.caused_by(errno));
+        }
+    }
+}
+
+/// 64 bits of the system's entropy in hexadecimal.
+fn random_name() -> Result<String> {
+    let bits = getrandom::u64()
+        .map_err(|error| Error::failed("the system gives no entropy").caused_by(error.to_string()))?;
+    Ok(format!("{bits:016x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_is_seen_before_it_has_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = NamelessFile::make(folder.path(), 0o600).unwrap();
+        file.file().write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"new");
+        assert!(names(folder.path()).is_empty());
+        drop(file);
+        assert!(names(folder.path()).is_empty());
+        file = NamelessFile::make(folder.path(), 0o600).unwrap();
+        file.name("a").unwrap();
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_refused_or_replaced_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), b"old").unwrap();
+        let mut file = NamelessFile::make(folder.path(), 0o600).unwrap();
+        file.file().write_all(b"new").unwrap();
+        assert!(file.name("a").is_err());
+        file.name_over("a").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+}

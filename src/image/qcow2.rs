@@ -1,0 +1,262 @@
+//! The qcow2 header, read with suspicion and written for the working overlay. By the format's specification,
+//! docs/interop/qcow2.rst of qemu.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use crate::error::{Context, Error, Result};
+
+const MAGIC: u32 = 0x5146_49fb;
+const CLUSTER: u64 = 65536;
+/// The most bytes an L1 table may have by qemu's own bound (QCOW_MAX_L1_SIZE).
+const L1_LIMIT: u64 = 32 << 20;
+/// The bits of a table entry that hold an offset.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
+const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+
+/// What a qcow2 header says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Length of the disk in bytes.
+    pub virtual_bytes: u64,
+    /// Length of a cluster in bytes.
+    pub cluster_bytes: u64,
+    /// The backing file's name, as written.
+    pub backing_file: Option<String>,
+    /// Whether the guest's data is in another file.
+    pub external_data: bool,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// How many internal snapshots it has.
+    pub snapshots: u32,
+    /// Whether it was not closed properly.
+    pub dirty: bool,
+    /// Whether qemu marked it as corrupt.
+    pub corrupt: bool,
+    /// Whether it has persistent bitmaps.
+    pub bitmaps: bool,
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+fn be64(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// Reads the header of a qcow2 image, version 2 or 3.
+///
+/// # Errors
+/// When it cannot be read, is cut off, or says what cannot be.
+pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
+    let lies = |what: &str| {
+        Error::failed(format!("the qcow2 header is damaged: {what}")).hint("qemu-img check tells more")
+    };
+    let mut bytes = [0u8; 104];
+    image.seek(SeekFrom::Start(0)).context(|| "cannot read the qcow2 header")?;
+    image.read_exact(&mut bytes).map_err(|error| lies("the file ends within it").caused_by(error))?;
+    if be32(&bytes, 0) != MAGIC {
+        return Err(lies("it does not begin like one"));
+    }
+    let version = be32(&bytes, 4);
+    let cluster_bits = be32(&bytes, 20);
+    if !(9..=21).contains(&cluster_bits) {
+        return Err(lies("its cluster size is out of range"));
+    }
+    let incompatible = if version == 3 { be64(&bytes, 72) } else { 0 };
+    if incompatible >> 5 != 0 {
+        return Err(Error::unsupported("the image uses features of qcow2 that guestseal does not know"));
+    }
+    let header_length = if version == 3 { u64::from(be32(&bytes, 100)) } else { 72 };
+    let mut header = Header {
+        virtual_bytes: be64(&bytes, 24),
+        cluster_bytes: 1 << cluster_bits,
+        encrypted: be32(&bytes, 32) != 0,
+        snapshots: be32(&bytes, 60),
+        dirty: incompatible & 1 != 0,
+        corrupt: incompatible & 2 != 0,
+        external_data: incompatible & 4 != 0,
+        ..Header::default()
+    };
+    let (name_at, name_length) = (be64(&bytes, 8), be32(&bytes, 16));
+    if name_at != 0 {
+        // 1023 is the longest name the specification allows.
+        if name_length > 1023 || name_at > header.cluster_bytes {
+            return Err(lies("its backing file's name is out of range"));
+        }
+        let name = read_at(image, name_at, name_length)
+            .map_err(|error| lies("the file ends within it").caused_by(error))?;
+        header.backing_file = Some(String::from_utf8_lossy(&name).into_owned());
+    }
+    header.bitmaps = has_extension(image, header_length, header.cluster_bytes, EXTENSION_BITMAPS)
+        .map_err(|error| lies("the file ends within it").caused_by(error))?;
+    Ok(header)
+}
+
+/// Checks that every table and cluster that the image names begins within its file: a download that broke off lacks
+/// its end, which would read as an I/O error or as zeros. Reads 8 bytes for each cluster of the disk that is in use.
+///
+/// # Errors
+/// When it cannot be read, or something is missing.
+pub fn check_whole<R: Read + Seek>(image: &mut R) -> Result<()> {
+    let cut = || Error::failed("the image is cut off").hint("copy it again; qemu-img check tells more");
+    let missing = |error: std::io::Error| cut().caused_by(error);
+    let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
+    let head = read_at(image, 0, 72).map_err(missing)?;
+    let (cluster_bits, l1_entries, l1_at) = (be32(&head, 20), be32(&head, 36), be64(&head, 40));
+    let version3 = be32(&head, 4) == 3;
+    let extended = version3 && be64(&read_at(image, 72, 8).map_err(missing)?, 0) & 16 != 0;
+    if u64::from(l1_entries) * 8 > L1_LIMIT
+        || l1_at.checked_add(u64::from(l1_entries) * 8).is_none_or(|last| last > end)
+    {
+        return Err(cut());
+    }
+    let l1 = read_at(image, l1_at, l1_entries * 8).map_err(missing)?;
+    for at in l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0) {
+        let l2 = read_at(image, at, 1 << cluster_bits).map_err(missing)?;
+        // Entries of extended tables are 16 bytes with bits that say which parts of a cluster there are.
+        let lost = |entry: &[u8]| data_at(be64(entry, 0), cluster_bits).is_some_and(|at| at >= end);
+        if !extended && l2.chunks_exact(8).any(lost) {
+            return Err(cut());
+        }
+    }
+    Ok(())
+}
+
+/// Where the data of a cluster begins by its L2 entry; None when it has none in the file.
+fn data_at(entry: u64, cluster_bits: u32) -> Option<u64> {
+    let compressed = entry & (1 << 62) != 0;
+    let reads_as_zeros = entry & 1 != 0;
+    match (compressed, reads_as_zeros, entry & OFFSET) {
+        (true, ..) => Some(entry & ((1 << (62 - (cluster_bits - 8))) - 1)),
+        (false, true, _) | (false, _, 0) => None,
+        (false, false, at) => Some(at),
+    }
+}
+
+fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u32) -> std::io::Result<Vec<u8>> {
+    image.seek(SeekFrom::Start(at))?;
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    image.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn has_extension<R: Read + Seek>(image: &mut R, from: u64, end: u64, wanted: u32) -> std::io::Result<bool> {
+    let mut at = from;
+    while at + 8 <= end {
+        let head = read_at(image, at, 8)?;
+        match be32(&head, 0) {
+            0 => return Ok(false),
+            kind if kind == wanted => return Ok(true),
+            _ => at += 8 + u64::from(be32(&head, 4)).next_multiple_of(8),
+        }
+    }
+    Ok(false)
+}
+
+/// Writes an empty overlay over `backing_file` (an absolute path) of the format `backing_format`.
+///
+/// # Errors
+/// When it cannot be written, the disk is too large for a qcow2 with 64 KiB clusters (2 PiB), or the name too long.
+pub fn write_overlay<W: Write + Seek>(
+    overlay: &mut W,
+    virtual_bytes: u64,
+    backing_file: &str,
+    backing_format: &str,
+) -> Result<()> {
+    // An L2 table is one cluster of 8-byte entries, each a cluster of data.
+    let l1_entries = virtual_bytes.div_ceil(CLUSTER / 8 * CLUSTER).max(1);
+    if l1_entries * 8 > L1_LIMIT {
+        return Err(Error::unsupported(format!(
+            "a disk of {virtual_bytes} bytes is too large for a working overlay"
+        )));
+    }
+    if backing_file.len() > 1023 || !backing_file.starts_with('/') {
+        return Err(Error::unsupported(
+            "the image's absolute path has more than 1023 bytes, which qcow2 cannot hold",
+        ));
+    }
+    let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER);
+    let clusters = 3 + l1_clusters;
+    let l1_entries = u32::try_from(l1_entries).context(|| "the L1 table is too large")?;
+    let mut head = Vec::new();
+    for word in [MAGIC, 3] {
+        head.extend(word.to_be_bytes());
+    }
+    let name_at = 104 + 8 + backing_format.len().next_multiple_of(8) + 8;
+    head.extend((name_at as u64).to_be_bytes());
+    head.extend(length32(backing_file.len())?.to_be_bytes());
+    head.extend(16u32.to_be_bytes());
+    head.extend(virtual_bytes.to_be_bytes());
+    head.extend(0u32.to_be_bytes());
+    head.extend(l1_entries.to_be_bytes());
+    head.extend((3 * CLUSTER).to_be_bytes());
+    head.extend(CLUSTER.to_be_bytes());
+    head.extend(1u32.to_be_bytes());
+    head.extend([0; 4 + 8 + 24]);
+    head.extend(4u32.to_be_bytes());
+    head.extend(104u32.to_be_bytes());
+    head.extend(EXTENSION_BACKING_FORMAT.to_be_bytes());
+    head.extend(length32(backing_format.len())?.to_be_bytes());
+    head.extend(backing_format.as_bytes());
+    head.resize(name_at, 0);
+    head.extend(backing_file.as_bytes());
+
+    let table = (2 * CLUSTER).to_be_bytes();
+    let counts = [0u8, 1].repeat(usize::try_from(clusters).context(|| "too many clusters")?);
+    let mut put =
+        |at: u64, bytes: &[u8]| overlay.seek(SeekFrom::Start(at)).and_then(|_| overlay.write_all(bytes));
+    put(0, &head)
+        .and_then(|()| put(CLUSTER, &table))
+        .and_then(|()| put(2 * CLUSTER, &counts))
+        .and_then(|()| put(clusters * CLUSTER - 1, &[0]))
+        .context(|| "cannot write the working overlay")
+}
+
+fn length32(length: usize) -> Result<u32> {
+    u32::try_from(length).context(|| "a name is too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn overlay() -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        write_overlay(&mut file, 3 << 30, "/srv/a guest.qcow2", "qcow2").unwrap();
+        file.into_inner()
+    }
+
+    #[test]
+    fn an_overlay_says_what_it_was_given() {
+        let header = read_header(&mut Cursor::new(overlay())).unwrap();
+        assert_eq!(header.virtual_bytes, 3 << 30);
+        assert_eq!(header.backing_file.as_deref(), Some("/srv/a guest.qcow2"));
+        assert!(!header.dirty && !header.external_data && header.snapshots == 0);
+    }
+
+    #[test]
+    fn too_large_a_disk_is_refused() {
+        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let image = [&b"QFI\xfb\0\0\0\x03"[..], &bytes].concat();
+            let _ = read_header(&mut Cursor::new(image));
+        }
+
+        #[test]
+        fn a_spoiled_header_ends_in_an_answer(at in 0usize..400, value in any::<u8>()) {
+            let mut image = overlay();
+            image[at] = value;
+            if read_header(&mut Cursor::new(&image)).is_ok() {
+                let _ = check_whole(&mut Cursor::new(image));
+            }
+        }
+    }
+}
