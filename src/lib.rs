@@ -4,6 +4,7 @@
 //! `EraseReport` → `Committed` → `SealRecord`. Each room below holds one of these steps; the head of its file says
 //! what it is for and what it may touch.
 
+pub mod attach;
 pub mod disk;
 pub mod error;
 pub mod guest;

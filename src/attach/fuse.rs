@@ -1,0 +1,158 @@
+//! Attaching through qemu-storage-daemon's FUSE export: the disk of the image appears as one regular raw file. For
+//! hosts whose kernel has no nbd: containers, many CI machines.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::ImageSpec;
+use crate::error::{Context, Error, Result};
+use crate::sys::child::Child;
+use crate::sys::tool::Tool;
+
+/// How long the daemon may take to write what it holds and end, once told to.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The most that is read of one message of the daemon.
+const MESSAGE_LIMIT: u64 = 1 << 20;
+
+/// An image that a daemon of this run shows as a raw file.
+#[derive(Debug)]
+pub struct FuseDisk {
+    file: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+#[derive(Debug)]
+struct Daemon {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl FuseDisk {
+    /// Starts the daemon and waits until the export is there. Its greeting on the monitor is that event: options are
+    /// carried out in order, and the monitor comes after the export.
+    ///
+    /// # Errors
+    /// When the daemon is missing, cannot open the image, or the kernel has no FUSE.
+    pub fn attach(spec: &ImageSpec, folder: &Path) -> Result<Self> {
+        let tool = Tool::find("qemu-storage-daemon")?;
+        if !Path::new("/dev/fuse").exists() {
+            return Err(Error::host_lacks("this host has no /dev/fuse")
+                .hint("load the module `fuse`, or use --attach nbd"));
+        }
+        let file = folder.join("disk");
+        fs::write(&file, b"").context(|| format!("cannot make {}", file.display()))?;
+        let mut layers = spec.layers.clone();
+        layers["node-name"] = "disk".into();
+        let export = json!({
+            "type": "fuse", "id": "disk", "node-name": "disk", "mountpoint": file,
+            "writable": !spec.read_only, "allow-other": "off",
+        });
+        let mut child = tool
+            .spawn()
+            .args(["--blockdev", &layers.to_string(), "--export", &export.to_string()])
+            .args(["--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (input, output) = (child.take_stdin(), child.take_stdout());
+        let (Some(input), Some(output)) = (input, output) else {
+            return Err(Error::failed("the export daemon has no monitor"));
+        };
+        let mut daemon = Daemon { child, input, output: BufReader::new(output) };
+        match daemon.message()? {
+            Some(greeting) if greeting.get("QMP").is_some() => Ok(Self { file, daemon: Some(daemon) }),
+            _ => Err(daemon.died("cannot show the image as a file")),
+        }
+    }
+
+    /// The raw file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Tells the daemon to end, which writes everything to the image, and waits for that. Nothing may use the file.
+    ///
+    /// # Errors
+    /// When the daemon is dead, reports an error, or ends badly: then the image is not whole.
+    pub fn close(mut self) -> Result<()> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        for command in ["qmp_capabilities", "quit"] {
+            if let Err(error) = daemon.execute(command) {
+                return Err(daemon.died("was gone before it could be told to end").and_also(error));
+            }
+        }
+        let mut rest = Vec::new();
+        daemon
+            .output
+            .take(MESSAGE_LIMIT)
+            .read_to_end(&mut rest)
+            .context(|| "cannot read the export daemon's last words")?;
+        drop(daemon.input);
+        daemon.child.wait_within(PATIENCE)?.success()
+    }
+}
+
+impl Daemon {
+    fn execute(&mut self, command: &str) -> Result<()> {
+        let line = json!({ "execute": command }).to_string();
+        self.input
+            .write_all(line.as_bytes())
+            .context(|| format!("cannot send {command} to the export daemon"))?;
+        loop {
+            match self.message()? {
+                Some(answer) if answer.get("return").is_some() => return Ok(()),
+                Some(answer) if answer.get("error").is_some() => {
+                    return Err(Error::failed(format!(
+                        "the export daemon refused {command}: {}",
+                        answer["error"]
+                    )));
+                }
+                Some(_) => {}
+                None => return Err(Error::failed(format!("the export daemon ended at {command}"))),
+            }
+        }
+    }
+
+    /// One line of the monitor; None at its end.
+    fn message(&mut self) -> Result<Option<Value>> {
+        let mut line = Vec::new();
+        self.output
+            .by_ref()
+            .take(MESSAGE_LIMIT)
+            .read_until(b'\n', &mut line)
+            .context(|| "cannot hear the export daemon")?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&line).map(Some).context(|| "cannot understand the export daemon")
+    }
+
+    fn died(self, what: &str) -> Error {
+        let sentence = format!("qemu-storage-daemon {what}");
+        match self.child.wait_within(PATIENCE) {
+            Ok(exit) => exit.success().err().map_or_else(
+                || Error::failed(sentence.clone()),
+                |error| Error::failed(&sentence).caused_by(error),
+            ),
+            Err(error) => Error::failed(sentence).caused_by(error),
+        }
+    }
+}
+
+impl Drop for FuseDisk {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            crate::sys::trouble::note(error);
+        }
+    }
+}

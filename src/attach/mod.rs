@@ -1,0 +1,129 @@
+//! Attaching an image: it becomes one disk that can be read and written as raw bytes, through nbd, a FUSE export or
+//! (raw images only) itself. One guard for each way, with `close`.
+
+pub mod fuse;
+pub mod loopdev;
+pub mod nbd;
+pub mod nbd_protocol;
+mod nbd_server;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::namespace::RunFolder;
+use fuse::FuseDisk;
+use nbd::NbdDisk;
+
+/// What qemu is to open: the node tree of a block device, as qemu's `--blockdev` takes it, every format named.
+#[derive(Debug, Clone)]
+pub struct ImageSpec {
+    /// The tree.
+    pub layers: Value,
+    /// Whether the disk is only read.
+    pub read_only: bool,
+}
+
+/// The ways to attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// qemu-nbd and the kernel's nbd device.
+    Nbd,
+    /// qemu-storage-daemon's FUSE export.
+    Fuse,
+    /// The raw image itself; only for --in-place.
+    Loop,
+}
+
+impl Way {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nbd => "nbd",
+            Self::Fuse => "fuse",
+            Self::Loop => "loop",
+        }
+    }
+}
+
+/// An attached disk. Volumes are cut out of it with [`loopdev::Loop`].
+#[derive(Debug)]
+pub struct AttachedDisk {
+    guard: Guard,
+    path: PathBuf,
+    read_only: bool,
+}
+
+#[derive(Debug)]
+enum Guard {
+    Nbd(NbdDisk),
+    Fuse(FuseDisk),
+    Raw,
+}
+
+impl AttachedDisk {
+    /// Attaches `spec` in the given way; the run's folder takes what has to be mounted or made.
+    ///
+    /// # Errors
+    /// When the way does not work on this host, or the image cannot be opened.
+    pub fn attach(spec: &ImageSpec, way: Way, run: &RunFolder) -> Result<Self> {
+        let guard = match way {
+            Way::Fuse => Guard::Fuse(FuseDisk::attach(spec, run.path())?),
+            Way::Nbd => Guard::Nbd(NbdDisk::attach(spec)?),
+            Way::Loop => Guard::Raw,
+        };
+        let path = match &guard {
+            Guard::Nbd(disk) => disk.device().to_path_buf(),
+            Guard::Fuse(disk) => disk.file().to_path_buf(),
+            Guard::Raw => raw_file(&spec.layers)?,
+        };
+        Ok(Self { guard, path, read_only: spec.read_only })
+    }
+
+    /// Opens the disk's bytes.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn open(&self) -> Result<File> {
+        let mut options = File::options();
+        options
+            .read(true)
+            .write(!self.read_only)
+            .open(&self.path)
+            .context(|| format!("cannot open {}", self.path.display()))
+    }
+
+    /// Whether it is only read.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Where the disk is: a file or block device of this run.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Flushes everything into the image and detaches. No volume may be in use.
+    ///
+    /// # Errors
+    /// When data could not be written: the image or overlay behind it is then not whole.
+    pub fn close(self) -> Result<()> {
+        match self.guard {
+            Guard::Nbd(disk) => disk.close(),
+            Guard::Fuse(disk) => disk.close(),
+            Guard::Raw if self.read_only => Ok(()),
+            Guard::Raw => File::open(&self.path)
+                .and_then(|file| file.sync_all())
+                .context(|| format!("cannot flush {}", self.path.display())),
+        }
+    }
+}
+
+fn raw_file(layers: &Value) -> Result<PathBuf> {
+    let name = layers["file"]["filename"].as_str().filter(|_| layers["driver"] == "raw");
+    name.map(PathBuf::from).ok_or_else(|| Error::usage("--attach loop works on raw images only"))
+}

@@ -1,0 +1,277 @@
+//! Attaching by nbd: qemu-nbd serves the image on a private socket, and the kernel makes a block device of it that
+//! no other run can take. The device goes with its last opener and the server with the device, so a kill leaves
+//! nothing once the kernel has unmounted what is on it.
+//!
+//! Disconnecting flushes nothing, so `close` flushes first, and waits for the server's end, which writes the
+//! format's own metadata, last. A server that dies takes all I/O with it at once: a thread watches it, since
+//! requests that it never answered would otherwise wait for the kernel's time-out.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, PipeWriter};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::ImageSpec;
+use super::nbd_protocol::Negotiated;
+use super::nbd_server::Server;
+use crate::error::{Context, Error, Result, both};
+use crate::sys::child::{Child, Exit};
+use crate::sys::nbd_device::{NbdNode, Owner, left_behind};
+use crate::sys::nbd_netlink::{Connection, NbdDriver};
+use crate::sys::tool::Tool;
+use crate::sys::trouble;
+use crate::sys::wait::first_readable;
+
+/// After this long without an answer the kernel gives a request up. A dead server is noticed at once without it;
+/// this is for one that lives and hangs, and slow storage must not look like that.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the server may take to write its last metadata and end.
+const EXIT_PATIENCE: Duration = Duration::from_secs(300);
+/// The block sizes that the kernel takes, in bytes: from the smallest to the page size that every machine has.
+const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=4096;
+
+/// An image as a block device. Close it: dropping it cuts it off without flushing.
+#[derive(Debug)]
+#[must_use = "dropping the disk cuts it off without flushing"]
+pub struct NbdDisk {
+    // Dropped in this order: nobody watches a device that is taken down, and the server goes last.
+    watch: Watch,
+    device: Device,
+    server: Child,
+    size_bytes: u64,
+}
+
+impl NbdDisk {
+    /// Serves the image and makes a device of it.
+    ///
+    /// # Errors
+    /// `HostLacks` without qemu-nbd, an nbd driver, root or device nodes; `Busy` when somebody else holds the
+    /// image's lock; `Unsupported` when its block size is too big or it is empty; failed otherwise, with what
+    /// qemu-nbd said.
+    pub fn attach(image: &ImageSpec) -> Result<Self> {
+        let program = Tool::find("qemu-nbd")?;
+        let mut driver = NbdDriver::open()?;
+        for index in left_behind() {
+            // Its owner is dead. Where it cannot be freed the kernel just picks another one for us.
+            let _ = driver.disconnect(index);
+        }
+        let Server { child: mut server, socket, offer } = Server::start(&program, image)?;
+        let link = Link::connect(driver, &socket, &offer)?;
+        // The kernel has its own reference; with ours gone the device is the server's only client.
+        drop(socket);
+        let device = Device::open(link, &offer, image.read_only)?;
+        // The device goes with its last opener, and the server with the device. When we are killed it must live that
+        // long: the kernel unmounts what is on the device, and would wait for a dead server until its time-out.
+        server.let_go()?;
+        let size_bytes = device.node.size_bytes()?;
+        if size_bytes != offer.size_bytes {
+            let (path, offered) = (device.node.path.display(), offer.size_bytes);
+            return Err(Error::failed(format!(
+                "{path} has {size_bytes} bytes instead of the image's {offered}"
+            )));
+        }
+        let watch = Watch::start(&server, device.link.index).context(|| "cannot watch qemu-nbd")?;
+        Ok(Self { watch, device, server, size_bytes })
+    }
+
+    /// The block device.
+    pub fn device(&self) -> &Path {
+        &self.device.node.path
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Tells whether the server still lives: after an I/O error, whether this is why.
+    ///
+    /// # Errors
+    /// When it has ended, with its last words.
+    pub fn check(&self) -> Result<()> {
+        if self.server.ends_within(Duration::ZERO)? {
+            Err(server_lost(&self.server.stderr_tail()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Flushes, disconnects, and waits until the server has written everything and ended. Unmount first, and close
+    /// what is stacked on the device.
+    ///
+    /// # Errors
+    /// When anything of this failed, or the server had ended before: the image's state is then unknown.
+    pub fn close(self) -> Result<()> {
+        let Self { watch, mut device, server, .. } = self;
+        let flushed =
+            device.node.file.sync_all().context(|| format!("cannot flush {}", device.node.path.display()));
+        let lost = watch.stop();
+        let disconnected = device.link.disconnect();
+        drop(device);
+        let ended = server.wait_within(EXIT_PATIENCE);
+        let ended = if lost { Err(server_lost(&last_words(ended))) } else { ended.and_then(judge_end) };
+        both(both(ended, flushed), disconnected)
+    }
+}
+
+fn server_lost(last_words: &str) -> Error {
+    let error = Error::failed("qemu-nbd ended while the image was attached");
+    if last_words.is_empty() { error } else { error.caused_by(last_words) }
+}
+
+fn last_words(ended: Result<Exit>) -> String {
+    ended.and_then(Exit::success).err().map(|error| error.chain()).unwrap_or_default()
+}
+
+/// The server exits with 0 even when it could not write the last metadata: its words count too. That it could not
+/// answer a client that was leaving does not: udev may be reading when the device is taken down.
+fn judge_end(exit: Exit) -> Result<()> {
+    let harmless = |line: &&str| line.contains("warning:") || line.contains("Disconnect client");
+    let complaint = exit.stderr.lines().find(|line| !harmless(line)).map(str::to_owned);
+    exit.success()?;
+    complaint.map_or(Ok(()), |line| {
+        Err(Error::failed("qemu-nbd complained while it closed the image").caused_by(line))
+    })
+}
+
+/// A device that is connected until it is disconnected.
+#[derive(Debug)]
+struct Link {
+    driver: NbdDriver,
+    index: u32,
+    mark: String,
+    connected: bool,
+}
+
+impl Link {
+    fn connect(mut driver: NbdDriver, socket: &UnixStream, offer: &Negotiated) -> Result<Self> {
+        let mark = Owner::ourselves()?.mark();
+        let index = driver.connect(&Connection {
+            socket: socket.as_fd(),
+            timeout: REQUEST_TIMEOUT,
+            server_flags: offer.transmission_flags,
+            backend: &mark,
+        })?;
+        Ok(Self { driver, index, mark, connected: true })
+    }
+
+    fn disconnect(&mut self) -> Result<()> {
+        self.connected = false;
+        self.driver.disconnect(self.index)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.connected {
+            self.disconnect().unwrap_or_else(trouble::note);
+        }
+    }
+}
+
+/// A connected device that we hold open. The link is dropped first: the index is ours until the node is closed.
+#[derive(Debug)]
+struct Device {
+    link: Link,
+    node: NbdNode,
+}
+
+impl Device {
+    /// Takes hold of the device before it has anything to show to the rest of the host.
+    fn open(link: Link, offer: &Negotiated, read_only: bool) -> Result<Self> {
+        let block_size = block_size(offer)?;
+        let node = NbdNode::open(link.index, read_only)?;
+        let mut device = Self { link, node };
+        device.node.keep_udev_away();
+        let Link { driver, index, mark, .. } = &mut device.link;
+        driver.configure(*index, offer.size_bytes, block_size, mark)?;
+        device.node.forget_partitions()?;
+        device.node.keep_udev_away();
+        Ok(device)
+    }
+}
+
+/// The device's logical block size in bytes: 512 unless the server needs more.
+fn block_size(offer: &Negotiated) -> Result<u32> {
+    if offer.size_bytes == 0 {
+        return Err(Error::unsupported("the image is empty"));
+    }
+    let size =
+        offer.block_sizes.map_or(*BLOCK_SIZES.start(), |sizes| sizes.minimum.max(*BLOCK_SIZES.start()));
+    if !BLOCK_SIZES.contains(&size) {
+        return Err(Error::unsupported(format!("qemu-nbd serves the image in blocks of {size} bytes only"))
+            .hint("use --attach fuse"));
+    }
+    Ok(size)
+}
+
+/// A thread that takes the device down as soon as its server ends, so that nobody waits for answers that cannot
+/// come. It ends when it is told to, which is before the index can become somebody else's.
+#[derive(Debug)]
+struct Watch {
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<bool>>,
+}
+
+impl Watch {
+    fn start(server: &Child, index: u32) -> Result<Self> {
+        let ended = server.pidfd().try_clone_to_owned().context(|| "cannot duplicate a descriptor")?;
+        let (stopped, stop) = io::pipe().context(|| "cannot make a pipe")?;
+        let mut driver = NbdDriver::open()?;
+        let watch = move || {
+            let lost = first_readable([ended.as_fd(), stopped.as_fd()]) == Ok(0);
+            if lost {
+                // An error here leaves it to the kernel's time-out.
+                let _ = driver.disconnect(index);
+            }
+            lost
+        };
+        let thread = thread::Builder::new()
+            .name("nbd-watch".into())
+            .spawn(watch)
+            .context(|| "cannot start a thread")?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Ends the thread; true when the server had ended before.
+    fn stop(mut self) -> bool {
+        self.join()
+    }
+
+    fn join(&mut self) -> bool {
+        self.stop = None;
+        self.thread.take().is_some_and(|thread| thread.join().unwrap_or(true))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::nbd_protocol::BlockSizes;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn block_sizes_are_those_that_the_kernel_takes() {
+        let offer = |minimum| Negotiated {
+            size_bytes: 1 << 20,
+            transmission_flags: 1,
+            block_sizes: Some(BlockSizes { minimum, preferred: 65536, maximum: 1 << 25 }),
+        };
+        assert_eq!(block_size(&offer(1)).unwrap(), 512);
+        assert_eq!(block_size(&offer(4096)).unwrap(), 4096);
+        assert_eq!(block_size(&offer(65536)).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(block_size(&Negotiated { block_sizes: None, ..offer(1) }).unwrap(), 512);
+        let empty = Negotiated { size_bytes: 0, ..offer(1) };
+        assert_eq!(block_size(&empty).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}
