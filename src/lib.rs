@@ -9,6 +9,8 @@ pub mod disk;
 pub mod error;
 pub mod guest;
 pub mod image;
+pub mod inspect;
+pub mod mount;
 pub mod operation;
 pub mod sys;
 

@@ -1,0 +1,8 @@
+//! Finding out what a guest is: which volume is its root, what is mounted where, which distribution it runs. Looks
+//! only, through read-only mounts and [`crate::guest::GuestRoot`].
+
+#![forbid(unsafe_code)]
+
+pub mod guest;
+pub mod layout;
+pub mod os_release;

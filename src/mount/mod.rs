@@ -1,0 +1,136 @@
+//! Mounting the guest's filesystems, each on its own loop device, in the run's private mount namespace.
+
+#![forbid(unsafe_code)]
+
+pub mod options;
+pub mod tree;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use sys_mount::Mount;
+
+use crate::attach::AttachedDisk;
+use crate::attach::loopdev::Loop;
+use crate::disk::{Content, Volume};
+use crate::error::{Context, Error, ErrorKind, Result, all};
+use crate::sys::ioctl::LoopWindow;
+use crate::sys::trouble;
+use options::{Access, options};
+
+/// The volumes of an attached disk as block devices, each made when it is first needed.
+#[derive(Debug)]
+pub struct Devices {
+    disk: File,
+    read_only: bool,
+    loops: Vec<(u64, Loop)>,
+}
+
+impl Devices {
+    /// For the volumes of this disk.
+    ///
+    /// # Errors
+    /// When the disk cannot be opened.
+    pub fn new(disk: &AttachedDisk) -> Result<Self> {
+        Ok(Self { disk: disk.open()?, read_only: disk.is_read_only(), loops: Vec::new() })
+    }
+
+    /// The disk's bytes.
+    pub fn disk(&self) -> &File {
+        &self.disk
+    }
+
+    /// The block device of a volume.
+    ///
+    /// # Errors
+    /// When no loop device can be had.
+    pub fn node(&mut self, volume: &Volume) -> Result<PathBuf> {
+        if let Some((_, device)) = self.loops.iter().find(|(offset, _)| *offset == volume.offset) {
+            return Ok(device.path().to_path_buf());
+        }
+        let window = LoopWindow {
+            offset: volume.offset,
+            length: volume.length,
+            block_size: 512,
+            read_only: self.read_only,
+        };
+        let device = Loop::attach(&self.disk, window)?;
+        let path = device.path().to_path_buf();
+        self.loops.push((volume.offset, device));
+        Ok(path)
+    }
+
+    /// Flushes and detaches all. Nothing may be mounted.
+    ///
+    /// # Errors
+    /// The first that fails; the others are detached all the same.
+    pub fn close(self) -> Result<()> {
+        all(self.loops.into_iter().map(|(_, device)| device.close()))
+    }
+}
+
+/// One mounted filesystem.
+#[derive(Debug)]
+pub struct Mounted {
+    mount: Option<Mount>,
+    /// Where it is for everybody: the mount may have been made by way of an open folder.
+    target: PathBuf,
+}
+
+impl Mounted {
+    /// Mounts a device.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a type that is not on the allow-list or that the host's kernel lacks.
+    pub fn mount(
+        device: &Path,
+        target: &Path,
+        content: Content,
+        access: Access,
+        subvolume: Option<&str>,
+    ) -> Result<Self> {
+        let options = options(content, access, subvolume)
+            .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
+        let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
+        let mount = builder.mount(device, target).map_err(|error| {
+            let kernel_lacks = error.raw_os_error() == Some(nix::libc::ENODEV);
+            let kind = if kernel_lacks { ErrorKind::HostLacks } else { ErrorKind::Failed };
+            let wrapped =
+                Error::new(kind, format!("cannot mount the guest's {content} filesystem")).caused_by(error);
+            if kernel_lacks { wrapped.hint(format!("this host's kernel has no {content}")) } else { wrapped }
+        })?;
+        Ok(Self { mount: Some(mount), target: target.to_path_buf() })
+    }
+
+    /// Says where the filesystem is when it was mounted through an open folder, to be unmounted by that name.
+    #[must_use]
+    pub fn known_as(mut self, target: PathBuf) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Unmounts, which writes everything out.
+    ///
+    /// # Errors
+    /// When it is still in use.
+    pub fn close(mut self) -> Result<()> {
+        self.unmount()
+    }
+
+    fn unmount(&mut self) -> Result<()> {
+        // Tried once: a mount that stays goes with the run's namespace.
+        let Some(_) = self.mount.take() else { return Ok(()) };
+        // Not by sys-mount: its NOFOLLOW is open(2)'s flag, which umount2(2) refuses.
+        umount2(&self.target, MntFlags::UMOUNT_NOFOLLOW)
+            .context(|| format!("cannot unmount {}", self.target.display()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            trouble::note(error);
+        }
+    }
+}

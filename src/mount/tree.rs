@@ -1,0 +1,84 @@
+//! The mounted guest: its root and everything that its fstab mounts below.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use super::options::Access;
+use super::{Devices, Mounted};
+use crate::disk::{DiskLayout, Volume};
+use crate::error::{Error, Result, all};
+use crate::guest::{FileKind, GuestRoot};
+use crate::inspect::layout::{GuestLayout, Place};
+
+/// The mounted guest. Its filesystems are unmounted in reverse order.
+#[derive(Debug)]
+pub struct MountedTree {
+    root: GuestRoot,
+    mounts: Vec<Mounted>,
+    folder: PathBuf,
+}
+
+impl MountedTree {
+    /// Mounts the guest at `folder` of the host.
+    ///
+    /// # Errors
+    /// When a filesystem cannot be mounted, or a mount point is missing in the guest.
+    pub fn mount(
+        disk: &DiskLayout,
+        guest: &GuestLayout,
+        devices: &mut Devices,
+        folder: &Path,
+        access: Access,
+    ) -> Result<Self> {
+        let mut mounts = vec![mount_at(disk, &guest.root, devices, folder, access)?];
+        let root = GuestRoot::open(folder)?;
+        for place in &guest.others {
+            let point = root.resolve(&place.point)?.filter(|entry| entry.kind == FileKind::Folder);
+            let point = point.ok_or_else(|| {
+                Error::unsupported(format!(
+                    "the guest's fstab mounts {}, but there is no such folder",
+                    place.point.display()
+                ))
+            })?;
+            // Through the folder itself, so that no link on the way can lead out of the guest.
+            let inside = root.open_folder(&point.path)?;
+            let through = PathBuf::from(format!("/proc/self/fd/{}", inside.as_raw_fd()));
+            let name = folder.join(point.path.strip_prefix("/").unwrap_or(&point.path));
+            mounts.push(mount_at(disk, place, devices, &through, access)?.known_as(name));
+        }
+        Ok(Self { root, mounts, folder: folder.to_path_buf() })
+    }
+
+    /// The guest's files.
+    pub fn root(&self) -> &GuestRoot {
+        &self.root
+    }
+
+    /// Where it is mounted, for a script that works in it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Unmounts everything.
+    ///
+    /// # Errors
+    /// The first unmount that fails; the others are tried all the same.
+    pub fn close(self) -> Result<()> {
+        drop(self.root);
+        all(self.mounts.into_iter().rev().map(Mounted::close))
+    }
+}
+
+fn mount_at(
+    disk: &DiskLayout,
+    place: &Place,
+    devices: &mut Devices,
+    target: &Path,
+    access: Access,
+) -> Result<Mounted> {
+    let volume: &Volume = &disk.volumes[place.volume];
+    let node = devices.node(volume)?;
+    Mounted::mount(&node, target, place.content, access, place.subvolume.as_deref())
+}
