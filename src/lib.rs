@@ -4,6 +4,8 @@
 //! `EraseReport` → `Committed` → `SealRecord`. Each room below holds one of these steps; the head of its file says
 //! what it is for and what it may touch.
 
+pub mod action;
+pub mod apply;
 pub mod attach;
 pub mod disk;
 pub mod error;
@@ -12,6 +14,8 @@ pub mod image;
 pub mod inspect;
 pub mod mount;
 pub mod operation;
+pub mod plan;
+pub mod report;
 pub mod sys;
 
 pub use error::{Error, ErrorKind, Result};

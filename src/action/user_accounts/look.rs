@@ -1,0 +1,120 @@
+//! Removing accounts from a guest: the plan, and what lies about in the guest of those who go.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use super::{AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal};
+use crate::action::{Findings, View};
+use crate::error::Result;
+use crate::guest::FileKind;
+use crate::guest::accounts::{LoginDefs, Passwd};
+use crate::guest::change::{Change, Content, NewFile};
+
+pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
+    let read = |path: &str| view.root.read(Path::new(path));
+    let (shadow, group, gshadow) = (read("/etc/shadow")?, read("/etc/group")?, read("/etc/gshadow")?);
+    let (subuid, subgid) = (read("/etc/subuid")?, read("/etc/subgid")?);
+    let files = AccountFiles {
+        passwd: &read("/etc/passwd")?.unwrap_or_default(),
+        shadow: shadow.as_deref(),
+        group: group.as_deref(),
+        gshadow: gshadow.as_deref(),
+        subuid: subuid.as_deref(),
+        subgid: subgid.as_deref(),
+    };
+    let defs = LoginDefs::parse(&read("/etc/login.defs")?.unwrap_or_default());
+    let (mut keep, mut only) = (view.settings.list("keep"), view.settings.list("remove"));
+    if view.settings.recorded {
+        let passwd = Passwd::parse(files.passwd);
+        let there = |name: &String| passwd.accounts().any(|account| account.name_bytes() == name.as_bytes());
+        let named = !only.is_empty();
+        keep.retain(there);
+        only.retain(there);
+        // An empty list would mean everybody.
+        if named && only.is_empty() {
+            return Ok(Findings::default());
+        }
+    }
+    let plan = plan_removal(&files, &defs, &Who { keep: &keep, remove: &only })?;
+    let mut findings = Findings::default();
+    for warning in &plan.warnings {
+        findings.note(None, warning.to_string());
+    }
+    for user in &plan.users {
+        belongings(user, &plan, view, &mut findings)?;
+    }
+    for file in &plan.files {
+        let Some(entry) = view.root.resolve(Path::new(file.path))? else { continue };
+        let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+        findings.changes.push(Change::Replace {
+            path: entry.path,
+            content: Content(file.content.to_vec()),
+            new,
+        });
+    }
+    Ok(findings)
+}
+
+/// Home, mail, cron and at jobs, lingering, sudo rights of one user.
+fn belongings(user: &RemovedUser, plan: &RemovalPlan, view: View<'_>, findings: &mut Findings) -> Result<()> {
+    if let Some(home) = &user.home {
+        home_folder(user, home, plan, view, findings)?;
+    }
+    let Some(name) = user.file_name() else { return Ok(()) };
+    for folder in [
+        "/var/mail",
+        "/var/spool/mail",
+        "/var/spool/cron/crontabs",
+        "/var/spool/cron/tabs",
+        "/var/spool/cron",
+        "/var/lib/systemd/linger",
+        "/etc/sudoers.d",
+    ] {
+        let path = Path::new(folder).join(name);
+        let Some(entry) = view.root.lookup(&path)? else { continue };
+        let known = findings.changes.iter().any(|change| change.path() == path);
+        if entry.kind != FileKind::Folder && !known {
+            findings.changes.push(Change::Remove { path, kind: entry.kind, bytes: entry.bytes });
+        }
+    }
+    for folder in ["/var/spool/cron/atjobs", "/var/spool/at"] {
+        for name in view.root.names(Path::new(folder))? {
+            let job = view.root.lookup(&Path::new(folder).join(name))?;
+            let job = job.filter(|job| job.kind == FileKind::File && job.uid == user.uid);
+            findings.changes.extend(job.map(|job| Change::Remove {
+                path: job.path,
+                kind: job.kind,
+                bytes: job.bytes,
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// The home's real folder, asked about once more: two names in passwd may be one folder by way of links.
+fn home_folder(
+    user: &RemovedUser,
+    home: &Path,
+    plan: &RemovalPlan,
+    view: View<'_>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let Some(entry) = view.root.resolve(home)?.filter(|entry| entry.kind == FileKind::Folder) else {
+        return Ok(());
+    };
+    let real =
+        |path: &Path| -> Option<PathBuf> { view.root.resolve(path).ok().flatten().map(|entry| entry.path) };
+    match plan.kept_homes.resolved(real).decide(user.name.as_bytes(), &entry.path) {
+        Ok(Some(_)) => {
+            let (entries, bytes) = view.root.measure(&entry.path)?;
+            findings.changes.push(Change::RemoveTree { path: entry.path, bytes, entries });
+        }
+        Ok(None) => {}
+        Err(why) => {
+            findings
+                .note(entry.path, format!("the home folder of {} stays: {why}", user.name.escape_debug()));
+        }
+    }
+    Ok(())
+}

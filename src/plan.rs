@@ -1,0 +1,137 @@
+//! The frozen decisions of a run: everything that can be decided without privilege, before anything is touched.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::action::Settings;
+use crate::attach::Way;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest::names::{check_hostname, check_timezone};
+use crate::guest::password::PasswordChange;
+use crate::image::commit::CommitMode;
+use crate::image::format::Format;
+use crate::operation::schema::ParameterKind;
+use crate::operation::{Catalogue, Given, Operation, Selection};
+
+/// The operation that takes passwords.
+pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
+
+/// What is done with one image.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The image.
+    pub image: PathBuf,
+    /// Its format, where the user said it.
+    pub format: Option<Format>,
+    /// How to attach it; none to take the first way that works.
+    pub attach: Option<Way>,
+    /// How the result becomes permanent.
+    pub commit: CommitMode,
+    /// What runs, in order.
+    pub operations: Vec<Planned>,
+    /// Whether the sealed image is hashed for the record.
+    pub digest: bool,
+}
+
+/// One operation that runs.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// As its file says it.
+    pub operation: Operation,
+    /// With these parameters.
+    pub settings: Settings,
+}
+
+/// The parameters that were given, by operation and name.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    /// Plain ones.
+    pub values: BTreeMap<(String, String), String>,
+    /// Passwords: user and what becomes of theirs.
+    pub passwords: Vec<(String, PasswordChange)>,
+}
+
+impl Parameters {
+    /// Sets one.
+    pub fn set(&mut self, operation: &str, parameter: &str, value: impl Into<String>) {
+        self.values.insert((operation.to_owned(), parameter.to_owned()), value.into());
+    }
+
+    /// Their names, for the selection.
+    pub fn given(&self) -> Vec<Given<'_>> {
+        let plain = self.values.keys().map(|(operation, parameter)| Given { operation, parameter });
+        let passwords =
+            (!self.passwords.is_empty()).then_some(Given { operation: PASSWORDS.0, parameter: PASSWORDS.1 });
+        plain.chain(passwords).collect()
+    }
+}
+
+/// Gives each selected operation its parameters.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] when a value is not of its kind.
+pub fn with_parameters(selection: &Selection<'_>, parameters: &Parameters) -> Result<Vec<Planned>> {
+    selection.run.iter().map(|operation| planned(operation, parameters)).collect()
+}
+
+fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
+    let mut settings = Settings::default();
+    for (name, parameter) in &operation.parameters {
+        if parameter.kind == ParameterKind::Secret {
+            if parameters.values.contains_key(&(operation.name.clone(), name.clone())) {
+                let what =
+                    format!("the parameter {}.{name} is a secret, which --set does not take", operation.name);
+                return Err(Error::usage(what).hint("passwords are set by --root-password and --password"));
+            }
+            continue;
+        }
+        let given =
+            parameters.values.get(&(operation.name.clone(), name.clone())).or(parameter.default.as_ref());
+        if let Some(value) = given {
+            check(parameter.kind, value).map_err(|error| {
+                Error::usage(format!("the parameter {}.{name} is wrong", operation.name)).caused_by(error)
+            })?;
+            settings.values.insert(name.clone(), value.clone());
+        }
+    }
+    if operation.name == PASSWORDS.0 {
+        settings.passwords.clone_from(&parameters.passwords);
+    }
+    Ok(Planned { operation: operation.clone(), settings })
+}
+
+fn check(kind: ParameterKind, value: &str) -> Result<()> {
+    match kind {
+        ParameterKind::Hostname => check_hostname(value),
+        ParameterKind::Timezone => check_timezone(value),
+        ParameterKind::Flag if !matches!(value, "true" | "false") => {
+            Err(Error::usage(format!("{value:?} is neither true nor false")))
+        }
+        _ if value.contains(['\n', '\0']) => Err(Error::new(ErrorKind::Usage, "it must be one line")),
+        _ => Ok(()),
+    }
+}
+
+/// The plan by which a recorded sealing is checked: the same operations and parameters, secrets unknown.
+///
+/// # Errors
+/// When an operation of the record is unknown here.
+pub fn recorded(
+    catalogue: &Catalogue,
+    operations: &[(String, BTreeMap<String, String>)],
+) -> Result<Vec<Planned>> {
+    let plan = |(name, values): &(String, BTreeMap<String, String>)| {
+        let operation = catalogue.get(name).map_err(|error| {
+            Error::usage(format!("the record names the operation {name}, which is unknown here"))
+                .caused_by(error)
+                .hint("give the folder that has it: --operations-dir DIR")
+        })?;
+        Ok(Planned {
+            operation: operation.clone(),
+            settings: Settings { values: values.clone(), passwords: Vec::new(), recorded: true },
+        })
+    };
+    operations.iter().map(plan).collect()
+}
