@@ -15,7 +15,11 @@ pub mod inspect;
 pub mod mount;
 pub mod operation;
 pub mod plan;
+pub mod record;
 pub mod report;
+pub mod seal;
+pub mod session;
+pub mod survey;
 pub mod sys;
 
 pub use error::{Error, ErrorKind, Result};

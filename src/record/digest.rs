@@ -1,0 +1,88 @@
+//! The sha256 of an image file. Holes of the file are hashed as the zeroes they are, without reading them.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Context, Result};
+use crate::report::{Event, Observer};
+
+const BLOCK: usize = 1 << 20;
+
+/// Hashes a file; the result is lower-case hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(path: &Path, observer: &mut dyn Observer) -> Result<String> {
+    let failed = || format!("cannot hash {}", path.display());
+    let mut file = File::open(path).context(failed)?;
+    let total = file.metadata().context(failed)?.len();
+    let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
+    let mut at = 0;
+    while at < total {
+        let (data, hole) = next_data(&file, at, total).context(failed)?;
+        while at < data {
+            let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
+            hash.update(&zeroes[..length]);
+            at += length as u64;
+        }
+        file.seek(SeekFrom::Start(at)).context(failed)?;
+        while at < hole {
+            let length = usize::try_from(hole - at).unwrap_or(BLOCK).min(BLOCK);
+            let read = file.read(&mut block[..length]).context(failed)?;
+            if read == 0 {
+                return Err(crate::Error::failed(format!(
+                    "{} became shorter while it was hashed",
+                    path.display()
+                )));
+            }
+            hash.update(&block[..read]);
+            at += read as u64;
+            observer.event(Event::Progress { what: "hashing", done: at, total });
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The next stretch of data at or after `at`: its start and end (lseek(2), `SEEK_DATA` and `SEEK_HOLE`).
+fn next_data(file: &File, at: u64, total: u64) -> nix::Result<(u64, u64)> {
+    let offset = |at: u64| i64::try_from(at).map_err(|_| Errno::EOVERFLOW);
+    let position = |at: i64| u64::try_from(at).map_err(|_| Errno::EOVERFLOW);
+    let data = match lseek(file, offset(at)?, Whence::SeekData) {
+        Ok(data) => position(data)?,
+        Err(Errno::ENXIO) => return Ok((total, total)),
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok((at, total)),
+        Err(errno) => return Err(errno),
+    };
+    let hole = position(lseek(file, offset(data)?, Whence::SeekHole)?)?;
+    Ok((data.min(total), hole.min(total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Silent;
+    use std::io::Write;
+
+    #[test]
+    fn a_hole_hashes_like_the_zeroes_it_is() {
+        let mut sparse = tempfile::NamedTempFile::new().unwrap();
+        sparse.as_file().set_len(3 << 20).unwrap();
+        sparse.seek(SeekFrom::Start(2 << 20)).unwrap();
+        sparse.write_all(b"data").unwrap();
+        let mut full = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes = vec![0u8; 3 << 20];
+        bytes[2 << 20..(2 << 20) + 4].copy_from_slice(b"data");
+        full.write_all(&bytes).unwrap();
+        let hash = |file: &tempfile::NamedTempFile| sha256(file.path(), &mut Silent).unwrap();
+        assert_eq!(hash(&sparse), hash(&full));
+        let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hash(&full), expected);
+    }
+}

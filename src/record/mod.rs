@@ -1,0 +1,179 @@
+//! The record of a sealing: an in-toto Statement beside the image, which `verify` holds against it later.
+
+#![forbid(unsafe_code)]
+
+pub mod digest;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::apply::{OperationReport, Outcome, Tally};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::nameless::NamelessFile;
+use crate::plan::Planned;
+
+/// The type of an in-toto Statement, version 1.
+pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// The type of guestseal's predicate.
+pub const PREDICATE_TYPE: &str = "urn:guestseal:seal:v1";
+/// The most that is read of a record.
+const RECORD_LIMIT: u64 = 64 << 20;
+
+/// The whole record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealRecord {
+    /// [`STATEMENT_TYPE`].
+    #[serde(rename = "_type")]
+    pub statement_type: String,
+    /// The sealed image.
+    pub subject: Vec<Subject>,
+    /// [`PREDICATE_TYPE`].
+    #[serde(rename = "predicateType")]
+    pub predicate_type: String,
+    /// What was done.
+    pub predicate: Seal,
+}
+
+/// A file and its digest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subject {
+    /// The file's name without folders.
+    pub name: String,
+    /// By algorithm; empty when hashing was turned off.
+    pub digest: BTreeMap<String, String>,
+}
+
+/// guestseal's predicate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Seal {
+    /// Version of guestseal.
+    pub tool_version: String,
+    /// When the run began, UTC, RFC 3339.
+    pub started: String,
+    /// When the image was whole again.
+    pub finished: String,
+    /// What went in: name, format, sizes.
+    pub input: serde_json::Value,
+    /// The guest: system, architecture, filesystems.
+    pub guest: serde_json::Value,
+    /// Every selected operation and what came of it.
+    pub operations: Vec<SealedOperation>,
+    /// What was done so that deleted data cannot be read back, and how that was proven.
+    pub erasure: Erasure,
+    /// nbd, fuse or loop.
+    pub attached: String,
+    /// How the result became permanent.
+    pub commit: serde_json::Value,
+}
+
+/// What was erased. Deleted files stay readable in the image until their blocks are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Erasure {
+    /// `none`: the blocks of deleted files are as they were.
+    pub policy: String,
+    /// What that means.
+    pub note: String,
+}
+
+/// One operation in the record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SealedOperation {
+    /// Its name.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How much.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Its parameters without secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl SealedOperation {
+    /// From what was planned and what came of it.
+    pub fn new(planned: &Planned, report: &OperationReport) -> Self {
+        Self {
+            name: report.name.clone(),
+            outcome: report.outcome,
+            tally: report.tally,
+            parameters: planned.settings.values.clone(),
+        }
+    }
+}
+
+/// Where the record of an image is.
+pub fn path_of(image: &Path) -> PathBuf {
+    let mut name = image.file_name().unwrap_or_default().to_os_string();
+    name.push(".seal.json");
+    image.with_file_name(name)
+}
+
+/// A record that has its place in the folder already, before the image is written: a full or read-only folder shows
+/// while nothing is changed.
+#[derive(Debug)]
+pub struct PendingRecord {
+    file: NamelessFile,
+    path: PathBuf,
+}
+
+impl PendingRecord {
+    /// Makes the file, nameless yet.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn prepare(image: &Path) -> Result<Self> {
+        let path = path_of(image);
+        Ok(Self { file: NamelessFile::make(&folder_of(&path), 0o644)?, path })
+    }
+
+    /// Writes the record and gives it its name.
+    ///
+    /// # Errors
+    /// When that fails; the image is sealed then all the same.
+    pub fn write(mut self, record: &SealRecord) -> Result<PathBuf> {
+        let failed =
+            || format!("the image is sealed, but its record {} cannot be written", self.path.display());
+        let mut text = serde_json::to_vec_pretty(record).context(failed)?;
+        text.push(b'\n');
+        self.file.file().write_all(&text).context(failed)?;
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.file.name_over(&name).map_err(|error| Error::failed(failed()).caused_by(error))?;
+        Ok(self.path)
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| Path::new(".")).to_path_buf()
+}
+
+/// Reads the record of an image.
+///
+/// # Errors
+/// When there is none, or it is no record of guestseal.
+pub fn load(image: &Path) -> Result<SealRecord> {
+    use std::io::Read;
+    let path = path_of(image);
+    let failed = || format!("cannot read the record {}", path.display());
+    let mut text = Vec::new();
+    fs::File::open(&path).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut text)).map_err(
+        |error| {
+            Error::failed(failed())
+                .caused_by(error)
+                .hint("was the image sealed by guestseal, and not moved without its record?")
+        },
+    )?;
+    let record: SealRecord = serde_json::from_slice(&text).context_kind(ErrorKind::Failed, failed)?;
+    if record.statement_type != STATEMENT_TYPE || record.predicate_type != PREDICATE_TYPE {
+        return Err(Error::failed(format!("{} is no record of guestseal", path.display())));
+    }
+    Ok(record)
+}
