@@ -7,6 +7,7 @@
 pub mod action;
 pub mod apply;
 pub mod attach;
+pub mod cli;
 pub mod disk;
 pub mod error;
 pub mod guest;

@@ -1,0 +1,279 @@
+//! The command line as it was typed: no look-ups, no decisions. `super::request` turns it into a plan.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::attach::Way;
+use crate::image::format::Format;
+use crate::operation::schema::Group;
+
+/// Seals the disk images of shut-down Linux guests so that they can become templates.
+#[derive(Debug, Parser)]
+#[command(name = "guestseal", version, max_term_width = 100)]
+#[command(override_usage = "guestseal [OPTIONS] [IMAGE]...\n       guestseal <COMMAND> [OPTIONS] …")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed (image unchanged), 2 usage, 3 image busy, 4 commit interrupted (run \
+    recover), 5 verify found something, 6 guest or request not supported, 7 the host lacks something."
+)]
+pub struct Cli {
+    /// What to do; without a command the options are those of `seal`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `seal`.
+    #[command(flatten)]
+    pub seal: SealArgs,
+    /// Options of every command.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Seal images: run the operations, write the result back in one step, record it.
+    Seal(SealArgs),
+    /// Show what is in an image and what sealing would do; changes nothing.
+    Inspect(InspectArgs),
+    /// Hold sealed images against their records.
+    Verify(VerifyArgs),
+    /// Finish a commit that was interrupted.
+    Recover {
+        /// The images.
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<PathBuf>,
+    },
+    /// List, show and check operations.
+    #[command(subcommand)]
+    Operations(OperationsCommand),
+    /// Print a completion script.
+    Completions {
+        /// For this shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder.
+    Man {
+        /// The folder.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What `operations` can do.
+#[derive(Debug, Subcommand)]
+pub enum OperationsCommand {
+    /// List all: name, `*` when on by default, summary.
+    List(CatalogueArgs),
+    /// Show one, with the reason for its default and all it does.
+    Show {
+        /// Its name.
+        name: String,
+        /// Where operations come from.
+        #[command(flatten)]
+        catalogue: CatalogueArgs,
+    },
+    /// Check operation files.
+    Validate {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of operation files.
+    Schema,
+}
+
+/// How to talk.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more: stages, operations that changed nothing.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Trace every change to a file of the guest.
+    #[arg(short = 'x', long = "trace", global = true)]
+    pub trace: bool,
+    /// When to use colours.
+    #[arg(long, visible_alias = "colors", alias = "colours", global = true, value_name = "WHEN", default_value = "auto",
+        num_args = 0..=1, default_missing_value = "always", require_equals = true)]
+    pub color: ColorChoice,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Where operations come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CatalogueArgs {
+    /// Add the operations in this folder; those with a known name replace it. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    pub operations_dir: Vec<PathBuf>,
+}
+
+/// How to open an image.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImageArgs {
+    /// Format of the images; told by their first bytes when left out.
+    #[arg(long, value_name = "FORMAT", hide_possible_values = false)]
+    pub format: Option<Format>,
+    /// How to attach images.
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub attach: AttachChoice,
+}
+
+/// The ways to attach, and the choice to let guestseal choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AttachChoice {
+    /// The first that works.
+    #[default]
+    Auto,
+    /// qemu-nbd and the kernel's nbd.
+    Nbd,
+    /// qemu-storage-daemon's FUSE export.
+    Fuse,
+    /// A raw image by itself: with --in-place, or only looked at.
+    Loop,
+}
+
+impl AttachChoice {
+    /// None when guestseal chooses.
+    pub fn way(self) -> Option<Way> {
+        match self {
+            Self::Auto => None,
+            Self::Nbd => Some(Way::Nbd),
+            Self::Fuse => Some(Way::Fuse),
+            Self::Loop => Some(Way::Loop),
+        }
+    }
+}
+
+/// Which operations, with which parameters.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Operations")]
+pub struct SelectionArgs {
+    /// Choose operations: names to add, -name to take away, `defaults`, `all`; separated by commas.
+    #[arg(long, visible_alias = "operation", value_name = "LIST", allow_hyphen_values = true)]
+    pub operations: Vec<String>,
+    /// Run exactly these operations.
+    #[arg(long, value_name = "LIST")]
+    pub enable: Option<String>,
+    /// Run only what is on by default in this group. May be repeated.
+    #[arg(long, value_name = "GROUP")]
+    pub remove: Vec<Group>,
+    /// Set the guest's host name.
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Set the guest's time zone, such as Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+    /// Set root's password: password:TEXT, file:FILE, random, disabled, locked or locked:SELECTOR.
+    #[arg(long, value_name = "SELECTOR")]
+    pub root_password: Option<String>,
+    /// Set a user's password, as --root-password does. May be repeated.
+    #[arg(long, value_name = "USER:SELECTOR")]
+    pub password: Vec<String>,
+    /// Run this script of the host in the guest's root folder. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub script: Vec<PathBuf>,
+    /// Remove these users' accounts; separated by commas.
+    #[arg(long, value_name = "USERS")]
+    pub remove_user_accounts: Vec<String>,
+    /// Keep these users' accounts; separated by commas.
+    #[arg(long, value_name = "USERS")]
+    pub keep_user_accounts: Vec<String>,
+    /// Do not see to it that the guest makes new SSH host keys.
+    #[arg(long)]
+    pub no_regenerate: bool,
+    /// Set any parameter of an operation. May be repeated.
+    #[arg(long, value_name = "OPERATION.PARAMETER=VALUE")]
+    pub set: Vec<String>,
+    /// Where operations come from.
+    #[command(flatten)]
+    pub catalogue: CatalogueArgs,
+}
+
+/// The options of `seal`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SealArgs {
+    /// The images, each a guest of its own.
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// The disk of a guest, as virt-sysprep names it.
+    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
+    pub add: Vec<PathBuf>,
+    /// Only show what would be done.
+    #[arg(short = 'n', long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    /// List all operations and end.
+    #[arg(long)]
+    pub list_operations: bool,
+    /// How to open images.
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Write the sealed image to a new file; the old one is only read.
+    #[arg(short, long, value_name = "NEW", conflicts_with = "in_place")]
+    pub output: Option<PathBuf>,
+    /// Format of the new file; that of the old one when left out.
+    #[arg(long, value_name = "FORMAT", requires = "output")]
+    pub output_format: Option<Format>,
+    /// Compress the new file.
+    #[arg(long, requires = "output")]
+    pub compress: bool,
+    /// Write into the image from the start: nothing is undone on failure.
+    #[arg(long)]
+    pub in_place: bool,
+    /// Digest of the sealed image for its record.
+    #[arg(long, value_name = "KIND", default_value = "sha256")]
+    pub digest: DigestChoice,
+    /// Which operations.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+}
+
+/// Which digest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum DigestChoice {
+    #[default]
+    Sha256,
+    None,
+}
+
+/// The options of `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// The images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// How to open them.
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Which operations to look at.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+}
+
+/// The options of `verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// How to open them.
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Where operations come from.
+    #[command(flatten)]
+    pub catalogue: CatalogueArgs,
+}

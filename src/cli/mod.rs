@@ -1,0 +1,170 @@
+//! The command line: the only room that prints, reads the environment and decides how the program ends.
+
+pub mod args;
+pub mod exit;
+pub mod print;
+pub mod request;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::error::Error;
+use args::Cli;
+use exit::Exit;
+use print::{Printer, error_document};
+
+/// Options of virt-sysprep that guestseal does not have yet. Naming them here keeps a pipeline from believing that a
+/// mistyped option is to blame.
+const NOT_YET: [&str; 50] = [
+    "--append-line",
+    "--chmod",
+    "--chown",
+    "--commands-from-file",
+    "--connect",
+    "--copy",
+    "--copy-in",
+    "--delete",
+    "--domain",
+    "--echo-keys",
+    "--edit",
+    "--firstboot",
+    "--firstboot-command",
+    "--firstboot-install",
+    "--inject-blnsvr",
+    "--inject-qemu-ga",
+    "--inject-virtio-win",
+    "--install",
+    "--key",
+    "--keys-from-stdin",
+    "--link",
+    "--mkdir",
+    "--mount-options",
+    "--move",
+    "--network",
+    "--no-logfile",
+    "--no-network",
+    "--no-selinux-relabel",
+    "--password-crypto",
+    "--run",
+    "--run-command",
+    "--scriptdir",
+    "--scrub",
+    "--selinux-relabel",
+    "--sm-attach",
+    "--sm-credentials",
+    "--sm-register",
+    "--sm-remove",
+    "--sm-unregister",
+    "--ssh-inject",
+    "--tar-in",
+    "--touch",
+    "--truncate",
+    "--truncate-recursive",
+    "--uninstall",
+    "--update",
+    "--upload",
+    "--write",
+    "-c",
+    "-d",
+];
+
+/// Parses, runs, and turns the result into an exit code.
+pub fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let mut printer = Printer::new(&cli.output, no_color);
+    let result = run::run(cli, &mut printer);
+    let trouble = crate::sys::trouble::take();
+    let mut exit = match result {
+        Ok(exit) => exit,
+        Err(error) => fail(&mut printer, &error),
+    };
+    for error in trouble {
+        printer.error(&Error::failed("clean-up failed").caused_by(error));
+        exit = if exit == Exit::Done { Exit::Failed } else { exit };
+    }
+    exit.into()
+}
+
+/// An error that ends the program: for people on stderr, with --json for machines on stdout as well.
+fn fail(printer: &mut Printer, error: &Error) -> Exit {
+    printer.error(error);
+    if printer.is_json() {
+        // The error has been told; that its document cannot be made changes nothing.
+        let _ = printer.document(&error_document(error));
+    }
+    error.kind().into()
+}
+
+fn parse() -> Result<Cli, Exit> {
+    let wants_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    let mut command = Cli::command();
+    let matches =
+        command.try_get_matches_from_mut(std::env::args_os()).map_err(|error| refuse(&error, wants_json))?;
+    if let Some(error) = misplaced(&command, &matches) {
+        return Err(fail(&mut Printer::plain(wants_json), &error));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| refuse(&error, wants_json))
+}
+
+/// Options of `seal` before another command, or a command after options of `seal`, mean something else than they
+/// say: `guestseal -n inspect IMAGE` must not lose the option, `guestseal IMAGE inspect` must not seal.
+fn misplaced(command: &Command, matches: &ArgMatches) -> Option<Error> {
+    let Some((name, _)) = matches.subcommand() else {
+        let images = matches.get_many::<PathBuf>("images").into_iter().flatten();
+        let name =
+            images.filter_map(|image| image.to_str()).find(|name| command.find_subcommand(name).is_some())?;
+        return Some(
+            Error::usage(format!("the command `{name}` stands after other arguments"))
+                .hint(format!("write it first: guestseal {name} …; an image of this name is ./{name}")),
+        );
+    };
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let own = command.get_arguments().filter(|argument| !argument.is_global_set());
+    let lost = own
+        .filter(|argument| matches.ids().any(|id| id == argument.get_id()))
+        .find(|argument| given(argument.get_id().as_str()))?;
+    Some(
+        Error::usage(format!("{lost} stands before the command `{name}`"))
+            .hint(format!("write options after the command: guestseal {name} …")),
+    )
+}
+
+/// clap's own errors: help and version are no failures, and options of virt-sysprep that are still missing are told
+/// from unknown ones.
+fn refuse(error: &clap::Error, wants_json: bool) -> Exit {
+    if let (ClapErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        let name = option.split('=').next().unwrap_or_default();
+        if NOT_YET.contains(&name) {
+            let error = Error::unsupported(format!(
+                "{name} is an option of virt-sysprep that guestseal does not have yet"
+            ));
+            return fail(
+                &mut Printer::plain(wants_json),
+                &error.hint("leave it out, or do this step with virt-customize for now"),
+            );
+        }
+    }
+    // Printing can only fail when nobody reads.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Done;
+    }
+    if wants_json {
+        let text = error.render().to_string();
+        let message = text.trim().strip_prefix("error: ").unwrap_or(&text);
+        let _ = Printer::plain(true).document(&error_document(&Error::usage(message)));
+    }
+    Exit::Usage
+}

@@ -1,0 +1,229 @@
+//! Printing: results to stdout, progress and warnings to stderr. The only place of the program that writes to either.
+#![expect(clippy::print_stderr, reason = "this is the room that prints")]
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::{ColorChoice, OutputArgs};
+use super::exit::Exit;
+use crate::apply::{OperationReport, Outcome};
+use crate::error::{Context, Error, Result};
+use crate::report::{Event, Observer};
+
+/// How to talk, decided once.
+#[derive(Debug)]
+pub struct Printer {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    trace: bool,
+    color: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Printer {
+    /// `no_color` is whether the environment has NO_COLOR (no-color.org).
+    pub fn new(args: &OutputArgs, no_color: bool) -> Self {
+        let color = match args.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => !no_color && std::io::stdout().is_terminal(),
+        };
+        Self {
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            trace: args.trace,
+            color,
+            bar: None,
+        }
+    }
+
+    /// For errors of the command line itself, before it is known how to talk.
+    pub fn plain(json: bool) -> Self {
+        Self { json, quiet: false, verbose: false, trace: false, color: false, bar: None }
+    }
+
+    /// Whether results are one JSON document.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line for people; nothing with --json or --quiet.
+    pub fn line(&self, text: &str) {
+        if !self.json && !self.quiet {
+            out(text);
+        }
+    }
+
+    /// A result that was asked for: text that --quiet does not hold back.
+    pub fn result(&self, text: &str) {
+        out(text);
+    }
+
+    /// The one JSON document of a command.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn document(&self, value: &impl Serialize) -> Result<()> {
+        out(&serde_json::to_string_pretty(value).context(|| "cannot write the result as JSON")?);
+        Ok(())
+    }
+
+    /// An error with its causes, what else failed, and what to do.
+    pub fn error(&mut self, error: &Error) {
+        self.end_progress();
+        let label = self.paint("error:", "31;1");
+        eprintln!("{label} {}", clean(&error.chain()));
+        and_then(error);
+        if let Some(hint) = error.what_to_do() {
+            eprintln!("  {} {}", self.paint("what to do:", "1"), clean(hint));
+        }
+    }
+
+    /// A warning.
+    pub fn warning(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{} {}", self.paint("warning:", "33;1"), clean(text));
+        }
+    }
+
+    /// Text in a colour, where colours are on.
+    pub fn paint(&self, text: &str, code: &str) -> String {
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        // Short work needs no bar; 64 MiB are hashed before one could be read.
+        if self.quiet || total < 64 << 20 || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
+            let bar = ProgressBar::new(total);
+            if let Ok(style) = style {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        bar.set_message(what.to_owned());
+        bar.set_position(done);
+        if done == total {
+            self.end_progress();
+        }
+    }
+
+    fn end_progress(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn operation(&self, report: &OperationReport) {
+        let silent =
+            matches!(report.outcome, Outcome::Unchanged | Outcome::NotApplicable) && report.notes.is_empty();
+        if self.json || self.quiet || (silent && !self.verbose) {
+            return;
+        }
+        out(&format!("  {:<24} {}", self.paint(&report.name, "1"), describe(report)));
+        self.notes(report);
+    }
+
+    /// What an operation wants people to know.
+    pub fn notes(&self, report: &OperationReport) {
+        for note in &report.notes {
+            let path = note.path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+            self.line(&format!("    note: {}", clean(&format!("{path}{}", note.message))));
+        }
+    }
+}
+
+impl Observer for Printer {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Image(path) if self.verbose => eprintln!("{}", clean(&path.display().to_string())),
+            Event::Stage(stage) if self.verbose => eprintln!("  … {stage}"),
+            Event::Attached { way, reason } if self.verbose => eprintln!("  attached by {way}: {reason}"),
+            Event::Change { operation, change } if self.trace => {
+                let verb = format!("{:?}", change.verb()).to_lowercase();
+                eprintln!("  {operation}: {verb} {}", clean(&change.path().display().to_string()));
+            }
+            Event::Operation(report) => self.operation(report),
+            Event::Progress { what, done, total } => self.progress(what, done, total),
+            Event::Warning(text) => self.warning(text),
+            _ => {}
+        }
+    }
+}
+
+fn and_then(error: &Error) {
+    for other in error.also() {
+        eprintln!("  and then: {}", clean(&other.chain()));
+        and_then(other);
+    }
+}
+
+/// An error for machines.
+pub fn error_document(error: &Error) -> Value {
+    let exit = Exit::from(error.kind());
+    json!({ "error": {
+        "kind": exit.name(),
+        "exit-code": exit.code(),
+        "message": error.chain(),
+        "what-to-do": error.what_to_do(),
+        "also": error.also().iter().map(Error::chain).collect::<Vec<_>>(),
+    } })
+}
+
+/// "removed 3, truncated 2 (1.5 MiB) in 4 ms"
+pub fn describe(report: &OperationReport) -> String {
+    match report.outcome {
+        Outcome::Changed => format!("{} in {} ms", amount(report), report.milliseconds),
+        _ => intention(report),
+    }
+}
+
+/// "would have removed 3, truncated 2 (1.5 MiB)"
+pub fn intention(report: &OperationReport) -> String {
+    match report.outcome {
+        Outcome::NotApplicable => "not for this guest".into(),
+        Outcome::Unsure => "cannot be checked any more".into(),
+        Outcome::Unchanged => "nothing to do".into(),
+        Outcome::Changed => format!("would have {}", amount(report)),
+    }
+}
+
+fn amount(report: &OperationReport) -> String {
+    let tally = report.tally;
+    let text = counts(tally.removed, tally.truncated, tally.written);
+    let bytes = if tally.bytes > 0 { format!(" ({})", bytes(tally.bytes)) } else { String::new() };
+    text + &bytes
+}
+
+/// "removed 3, truncated 2, written 1"
+pub fn counts(removed: u64, truncated: u64, written: u64) -> String {
+    let parts = [("removed", removed), ("truncated", truncated), ("written", written)];
+    let parts: Vec<String> =
+        parts.iter().filter(|(_, count)| *count > 0).map(|(word, count)| format!("{word} {count}")).collect();
+    if parts.is_empty() { "ran".into() } else { parts.join(", ") }
+}
+
+/// A length for people: bytes, KiB, MiB, …
+pub fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
+/// A guest chooses its file names: control characters must not reach the terminal.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter })
+        .collect()
+}
+
+/// A reader that went away (`| head`) is no failure.
+fn out(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

@@ -1,0 +1,159 @@
+//! From the command line as typed to the frozen plans: the second of the two steps.
+
+use std::path::PathBuf;
+
+use super::args::{CatalogueArgs, DigestChoice, SealArgs, SelectionArgs};
+use crate::error::{Error, Result};
+use crate::guest::password::PasswordRequest;
+use crate::image::commit::CommitMode;
+use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
+use crate::plan::{Parameters, Plan, Planned, with_parameters};
+
+/// The plans of a `seal`, and what the user should be told about them.
+#[derive(Debug)]
+pub struct Plans {
+    /// One for each image.
+    pub plans: Vec<Plan>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+    /// Passwords that were made here: user and password.
+    pub generated: Vec<(String, crate::guest::secret::Secret)>,
+}
+
+/// Loads the operations: built in, the system's, and those of the folders named.
+///
+/// # Errors
+/// Usage errors of operation files.
+pub fn catalogue(args: &CatalogueArgs) -> Result<Catalogue> {
+    let system = PathBuf::from(SYSTEM_DIR);
+    let mut folders: Vec<PathBuf> = system.is_dir().then_some(system).into_iter().collect();
+    folders.extend(args.operations_dir.iter().cloned());
+    Catalogue::load(BUILTIN, &folders)
+}
+
+/// The operations that run, with their parameters.
+#[derive(Debug)]
+pub struct Chosen {
+    /// In order.
+    pub operations: Vec<Planned>,
+    warnings: Vec<String>,
+    generated: Vec<(String, crate::guest::secret::Secret)>,
+}
+
+/// Selects operations and gives them their parameters.
+///
+/// # Errors
+/// Usage errors, and [`crate::ErrorKind::Unsupported`] for operations that cannot be done yet.
+pub fn choose(args: &SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
+    let mut warnings = Vec::new();
+    let parameters = parameters(args, &mut warnings)?;
+    let request = Request {
+        operations: &args.operations,
+        enable: args.enable.as_deref(),
+        remove: &args.remove,
+        given: &parameters.given(),
+    };
+    let selection = select(catalogue, &request)?;
+    let operations = with_parameters(&selection, &parameters)?;
+    let passwords = parameters.passwords.iter();
+    let generated =
+        passwords.filter_map(|(user, change)| Some((user.clone(), change.generated()?.clone()))).collect();
+    Ok(Chosen { operations, warnings, generated })
+}
+
+fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parameters> {
+    let mut parameters = Parameters::default();
+    for setting in &args.set {
+        let wrong = || {
+            Error::usage(format!(
+                "--set needs OPERATION.PARAMETER=VALUE, not {:?}",
+                setting.split('=').next().unwrap_or_default()
+            ))
+        };
+        let (name, value) = setting.split_once('=').ok_or_else(wrong)?;
+        let (operation, parameter) = name.split_once('.').ok_or_else(wrong)?;
+        parameters.set(operation, parameter, value);
+    }
+    for (operation, value) in [("hostname", &args.hostname), ("timezone", &args.timezone)] {
+        if let Some(value) = value {
+            parameters.set(operation, operation, value);
+        }
+    }
+    if !args.script.is_empty() {
+        let absolute = |path: &PathBuf| {
+            let path = path.canonicalize().map_err(|error| {
+                Error::usage(format!("cannot find the script {}", path.display())).caused_by(error)
+            })?;
+            let text = path.to_str().filter(|text| !text.contains(',')).map(str::to_owned);
+            text.ok_or_else(|| {
+                Error::usage(format!("the script's path {} has a comma or is no UTF-8", path.display()))
+            })
+        };
+        let scripts = args.script.iter().map(absolute).collect::<Result<Vec<_>>>()?;
+        parameters.set("script", "scripts", scripts.join(","));
+    }
+    for (parameter, users) in [("remove", &args.remove_user_accounts), ("keep", &args.keep_user_accounts)] {
+        if !users.is_empty() {
+            parameters.set("user-account", parameter, users.join(","));
+        }
+    }
+    if args.no_regenerate {
+        parameters.set("ssh-hostkeys", "regenerate", "false");
+    }
+    let root = args.root_password.iter().map(|text| PasswordRequest::root(text));
+    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text))) {
+        let request = request?;
+        if request.bare_word || request.selector.shows_in_process_list() {
+            warnings.push(format!("the password of {} stands on the command line, where every user of this host can read it: use file:FILE", request.user));
+        }
+        if parameters.passwords.iter().any(|(user, _)| *user == request.user) {
+            return Err(Error::usage(format!("the password of {} is set twice", request.user)));
+        }
+        parameters.passwords.push((request.user, request.selector.load()?));
+    }
+    Ok(parameters)
+}
+
+/// Makes the plans.
+///
+/// # Errors
+/// As [`choose`], and usage errors about the images.
+pub fn plans(args: &SealArgs) -> Result<Plans> {
+    let images: Vec<&PathBuf> = match (args.images.as_slice(), args.add.as_slice()) {
+        ([], []) => {
+            return Err(Error::usage("no image is named")
+                .hint("guestseal IMAGE… seals images; guestseal --help tells more"));
+        }
+        (images, []) => images.iter().collect(),
+        ([], [disk]) => vec![disk],
+        ([], _) => {
+            return Err(Error::unsupported("guests with several disks (-a repeated) are not supported yet")
+                .hint("name images without -a when each is a guest of its own"));
+        }
+        _ => return Err(Error::usage("name images either with -a or without")),
+    };
+    if args.output.is_some() && images.len() > 1 {
+        return Err(Error::usage("--output takes one image at a time"));
+    }
+    let commit = match &args.output {
+        Some(path) => {
+            CommitMode::Output { path: path.clone(), format: args.output_format, compress: args.compress }
+        }
+        None if args.in_place => CommitMode::InPlace,
+        None => CommitMode::Overlay,
+    };
+    let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    let plan = |image: &PathBuf| Plan {
+        image: image.clone(),
+        format: args.image.format,
+        attach: args.image.attach.way(),
+        commit: commit.clone(),
+        operations: chosen.operations.clone(),
+        digest: args.digest == DigestChoice::Sha256,
+    };
+    Ok(Plans {
+        plans: images.into_iter().map(plan).collect(),
+        warnings: chosen.warnings,
+        generated: chosen.generated,
+    })
+}

@@ -1,0 +1,319 @@
+//! What each command does.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use clap::CommandFactory;
+use serde_json::{Value, json};
+
+use super::args::{
+    CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
+};
+use super::exit::Exit;
+use super::print::{Printer, bytes, counts, error_document, intention};
+use super::request::{Plans, catalogue, choose, plans};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::guest::secret::Secret;
+use crate::operation::{json_schema, parse};
+use crate::plan::{Plan, Planned};
+use crate::seal::{SealReport, seal};
+use crate::survey::{Survey, Target, survey, verify};
+
+/// Runs the command.
+///
+/// # Errors
+/// What kept it from being done.
+pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
+    match cli.command {
+        None => seal_images(&cli.seal, printer),
+        Some(Command::Seal(args)) => seal_images(&args, printer),
+        Some(Command::Inspect(args)) => inspect(&args, printer),
+        Some(Command::Verify(args)) => verify_images(&args, printer),
+        Some(Command::Recover { images }) => each(&images, printer, recover),
+        Some(Command::Operations(command)) => operations(command, printer),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "guestseal", &mut script);
+            printer.result(String::from_utf8_lossy(&script).trim_end());
+            Ok(Exit::Done)
+        }
+        Some(Command::Man { dir }) => manual(dir.as_deref(), printer),
+    }
+}
+
+fn seal_images(args: &SealArgs, printer: &mut Printer) -> Result<Exit> {
+    if args.list_operations {
+        return list(&args.selection.catalogue, printer);
+    }
+    let Plans { plans, warnings, generated } = plans(args)?;
+    let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
+    warnings.iter().for_each(|warning| printer.warning(warning));
+    let mut sealed = false;
+    let exit = each(&plans, printer, |plan, printer| {
+        if args.dry_run {
+            return look(&target(&plan.image, &args.image), &plan.operations, printer);
+        }
+        let started = Instant::now();
+        let report = seal(plan, printer).map_err(|error| about(&plan.image, error))?;
+        sealed = true;
+        printer.line(&summary(plan, &report, started, printer));
+        to_json(&report)
+    })?;
+    if let Some(terminal) = terminal.as_mut().filter(|_| sealed) {
+        show_passwords(terminal, &generated)?;
+    }
+    Ok(exit)
+}
+
+/// A made password is shown once, on the terminal itself: never in a pipe, a log or the record.
+fn terminal() -> Result<fs::File> {
+    fs::File::options().write(true).open("/dev/tty").ok().filter(IsTerminal::is_terminal).ok_or_else(|| {
+        Error::usage("a random password can only be shown on a terminal, and there is none")
+            .hint("use file:FILE instead")
+    })
+}
+
+fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Result<()> {
+    for (user, password) in generated {
+        writeln!(terminal, "the new password of {user} is: {}", password.expose())
+            .context(|| "cannot show the new password")?;
+    }
+    Ok(())
+}
+
+/// Does the same to several images: each is tried, the first failure decides the exit code.
+fn each<T>(
+    images: &[T],
+    printer: &mut Printer,
+    mut work: impl FnMut(&T, &mut Printer) -> Result<(Exit, Value)>,
+) -> Result<Exit> {
+    let (mut exit, mut results) = (Exit::Done, Vec::new());
+    for image in images {
+        let (this, value) = match work(image, printer) {
+            Ok(done) => done,
+            Err(error) => {
+                printer.error(&error);
+                (error.kind().into(), error_document(&error))
+            }
+        };
+        exit = if exit == Exit::Done { this } else { exit };
+        results.push(value);
+    }
+    if printer.is_json() {
+        printer.document(&json!({ "images": results }))?;
+    }
+    Ok(exit)
+}
+
+/// Of several images, the error says which.
+fn about(image: &Path, error: Error) -> Error {
+    let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if error.chain().contains(&name) {
+        error
+    } else {
+        error.within(format!("cannot work on {}", image.display()))
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
+    serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
+}
+
+fn target(image: &Path, args: &ImageArgs) -> Target {
+    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way() }
+}
+
+fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {
+    let sum = |count: fn(&crate::apply::Tally) -> u64| {
+        report.operations.iter().map(|report| count(&report.tally)).fold(0, u64::saturating_add)
+    };
+    let counts = counts(sum(|tally| tally.removed), sum(|tally| tally.truncated), sum(|tally| tally.written));
+    format!(
+        "{} {} ({}): {counts}, {} of content; record {}; {:.2} s",
+        printer.paint("sealed", "32;1"),
+        report.image.display(),
+        report.inspection.guest.os.pretty_name,
+        bytes(sum(|tally| tally.bytes)),
+        report.record.display(),
+        started.elapsed().as_secs_f64()
+    ) + if plan.digest { "" } else { " (no digest)" }
+}
+
+fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
+    let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    each(&args.images, printer, |image, printer| {
+        look(&target(image, &args.image), &chosen.operations, printer)
+    })
+}
+
+fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Result<(Exit, Value)> {
+    printer.line(&format!("{} (nothing is changed)", target.image.display()));
+    let seen = survey(target, operations, printer).map_err(|error| about(&target.image, error))?;
+    describe_guest(&seen, printer);
+    to_json(&seen)
+}
+
+fn describe_guest(seen: &Survey, printer: &Printer) {
+    let guest = &seen.inspection.guest;
+    printer.line(&format!(
+        "guest: {}; {}; packages by {}; started by {}",
+        guest.os.pretty_name,
+        guest.architecture.unwrap_or("unknown architecture"),
+        word(guest.package_manager),
+        word(guest.init)
+    ));
+    let image = &seen.image;
+    printer.line(&format!(
+        "image: {}, disk of {}, file of {}",
+        image.format.driver(),
+        bytes(image.virtual_bytes),
+        bytes(image.file_bytes)
+    ));
+    for (index, volume) in seen.inspection.disk.volumes.iter().enumerate() {
+        let name = crate::inspect::layout::volume_name(volume);
+        let content =
+            volume.superblock.as_ref().map_or("nothing known", |superblock| superblock.content.name());
+        let layout = &seen.inspection.layout;
+        let places =
+            std::iter::once(&layout.root).chain(&layout.others).filter(|place| place.volume == index);
+        let points: Vec<String> = places
+            .map(|place| {
+                place.subvolume.as_ref().map_or_else(
+                    || place.point.display().to_string(),
+                    |name| format!("{} (subvolume {name})", place.point.display()),
+                )
+            })
+            .collect();
+        printer.line(&format!(
+            "  {name:<14} {content:<8} {:>12}  {}",
+            bytes(volume.length),
+            points.join(", ")
+        ));
+    }
+    for report in seen.operations.iter().filter(|report| !report.files.is_empty() || !report.notes.is_empty())
+    {
+        printer.line(&format!("{}: {}", printer.paint(&report.name, "1"), intention(report)));
+        printer.notes(report);
+        for file in &report.files {
+            let verb = format!("{:?}", file.action).to_lowercase();
+            printer.line(&format!(
+                "    {verb:<9} {:>12}  {}",
+                bytes(file.bytes),
+                file.path.to_string_lossy().escape_debug()
+            ));
+        }
+    }
+}
+
+/// The name of a plain value as the JSON has it.
+fn word(value: Option<impl serde::Serialize>) -> String {
+    let text = value
+        .and_then(|value| serde_json::to_value(value).ok())
+        .and_then(|value| value.as_str().map(str::to_owned));
+    text.unwrap_or_else(|| "something unknown".into())
+}
+
+fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
+    let catalogue = catalogue(&args.catalogue)?;
+    each(&args.images, printer, |image, printer| {
+        let verdict =
+            verify(&target(image, &args.image), &catalogue, printer).map_err(|error| about(image, error))?;
+        if verdict.digest_matches == Some(false) {
+            printer
+                .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
+        }
+        for report in &verdict.found {
+            for file in report.files.iter().take(20) {
+                printer.line(&format!("    {}: {}", report.name, file.path.to_string_lossy().escape_debug()));
+            }
+        }
+        let word = if verdict.sealed {
+            printer.paint("sealed", "32;1")
+        } else {
+            printer.paint("not sealed any more", "31;1")
+        };
+        if !verdict.unsure.is_empty() {
+            printer.line(&format!(
+                "    not checked, for want of a secret or a script: {}",
+                verdict.unsure.join(", ")
+            ));
+        }
+        printer.line(&format!("{}: {word}", image.display()));
+        let exit = if verdict.sealed { Exit::Done } else { Exit::from(ErrorKind::Found) };
+        to_json(&verdict).map(|(_, value)| (exit, value))
+    })
+}
+
+fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, Value)> {
+    let finished = crate::image::commit::recover(image)?;
+    let text = if finished {
+        "the interrupted commit is finished; seal again for a record"
+    } else {
+        "nothing to recover"
+    };
+    printer.line(&format!("{}: {text}", image.display()));
+    Ok((Exit::Done, json!({ "image": image, "recovered": finished })))
+}
+
+fn list(args: &CatalogueArgs, printer: &Printer) -> Result<Exit> {
+    let catalogue = catalogue(args)?;
+    if printer.is_json() {
+        printer.document(&catalogue.sorted())?;
+        return Ok(Exit::Done);
+    }
+    let mut operations = catalogue.sorted();
+    operations.sort_by(|a, b| a.name.cmp(&b.name));
+    for operation in operations {
+        printer.result(&format!(
+            "{} {} {}",
+            operation.name,
+            if operation.default { "*" } else { " " },
+            operation.summary
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn operations(command: OperationsCommand, printer: &mut Printer) -> Result<Exit> {
+    match command {
+        OperationsCommand::List(args) => return list(&args, printer),
+        OperationsCommand::Show { name, catalogue: args } => {
+            let catalogue = catalogue(&args)?;
+            let operation = catalogue.get(&name)?;
+            if printer.is_json() {
+                printer.document(operation)?;
+            } else {
+                printer.result(
+                    toml::to_string_pretty(operation)
+                        .context(|| "cannot write the operation as TOML")?
+                        .trim_end(),
+                );
+            }
+        }
+        OperationsCommand::Validate { files } => return each(&files, printer, validate),
+        OperationsCommand::Schema => printer.document(&json_schema())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn validate(file: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, Value)> {
+    let text = fs::read_to_string(file)
+        .context_kind(ErrorKind::Usage, || format!("cannot read {}", file.display()))?;
+    let operation = parse(&text, &file.display().to_string())?;
+    printer.line(&format!("{}: good", file.display()));
+    Ok((Exit::Done, json!({ "file": file, "operation": operation.name })))
+}
+
+fn manual(dir: Option<&Path>, printer: &Printer) -> Result<Exit> {
+    if let Some(dir) = dir {
+        let written = clap_mangen::generate_to(Cli::command(), dir);
+        written.context(|| format!("cannot write manual pages to {}", dir.display()))?;
+        return Ok(Exit::Done);
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page).context(|| "cannot make the manual page")?;
+    printer.result(String::from_utf8_lossy(&page).trim_end());
+    Ok(Exit::Done)
+}
