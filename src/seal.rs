@@ -25,6 +25,9 @@ use crate::report::{Event, Observer};
 use crate::session::{Inspection, Session, choose_way};
 use crate::sys::trouble;
 
+/// The stage that may take long without a count to show.
+pub const WRITING: &str = "writing the result";
+
 /// What came of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,6 +38,8 @@ pub struct SealReport {
     pub image: PathBuf,
     /// Its record.
     pub record: PathBuf,
+    /// How it was attached, and why so.
+    pub attached: Attached,
     /// What the guest is.
     pub inspection: Inspection,
     /// What each operation did.
@@ -42,6 +47,15 @@ pub struct SealReport {
     /// Digest of the sealed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// The way an image was attached.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Attached {
+    /// nbd, fuse or loop.
+    pub way: Way,
+    /// Why this one.
+    pub reason: &'static str,
 }
 
 /// Seals one image.
@@ -59,82 +73,118 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     };
     let image = Image::open(&plan.image, plan.format, usage)?;
     let sealed = sealed_path(plan, &image)?;
+    // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet.
     let record = PendingRecord::prepare(&sealed)?;
-    let (mut overlay, mut output) = (None, None);
-    match plan.commit {
-        CommitMode::InPlace => {}
-        CommitMode::Overlay => overlay = Some(Overlay::make(&image, folder_of(&sealed))?),
-        CommitMode::Output { .. } => {
-            overlay = Some(Overlay::make(&image, folder_of(&sealed))?);
-            output = Some(NamelessFile::make(folder_of(&sealed), image.mode()?)?);
-        }
-    }
-    let (session_way, inspection, operations) = work(plan, &image, overlay.as_ref(), observer)?;
+    let mut files = Files::make(plan, &image, folder_of(&sealed))?;
+    let applied = apply_to_guest(plan, &image, files.overlay.as_ref(), observer)?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
-    observer.event(Event::Stage("writing the result"));
-    match (&mut overlay, &mut output) {
-        (Some(overlay), Some(output)) => commit::into_new_file(overlay, &image, output, &plan.commit)?,
-        (Some(overlay), None) => commit::into_image(overlay, &image)?,
-        (None, _) => {}
-    }
+    observer.event(Event::Stage(WRITING));
+    files.commit(plan, &image)?;
     let finished = now();
     let sha256 = plan.digest.then(|| digest::sha256(&sealed, observer)).transpose()?;
-    let facts = image.facts();
-    let statement = SealRecord {
-        statement_type: STATEMENT_TYPE.into(),
-        subject: vec![Subject {
-            name: sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            digest: sha256.iter().map(|digest| ("sha256".to_owned(), digest.clone())).collect(),
-        }],
-        predicate_type: PREDICATE_TYPE.into(),
-        predicate: Seal {
-            tool_version: env!("CARGO_PKG_VERSION").into(),
-            started,
-            finished,
-            input: json!(facts),
-            guest: json!({ "os": inspection.guest.os, "architecture": inspection.guest.architecture, "root": inspection.layout.root, "mounts": inspection.layout.others }),
-            operations: plan
-                .operations
-                .iter()
-                .zip(&operations)
-                .map(|(planned, report)| SealedOperation::new(planned, report))
-                .collect(),
-            erasure: Erasure {
-                policy: "none".into(),
-                note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
-            },
-            attached: session_way.name().into(),
-            commit: json!(plan.commit),
-        },
-    };
+    let statement = statement(
+        plan,
+        &image,
+        &applied,
+        Outcome { sealed: &sealed, sha256: sha256.as_deref(), started, finished },
+    );
     let record = record.write(&statement)?;
-    Ok(SealReport { input: facts, image: sealed, record, inspection, operations, sha256 })
+    let Applied { attached, inspection, operations } = applied;
+    Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
+}
+
+/// The files that a run makes; which, depends on how its result becomes permanent.
+struct Files {
+    overlay: Option<Overlay>,
+    output: Option<NamelessFile>,
+}
+
+impl Files {
+    fn make(plan: &Plan, image: &Image, folder: &Path) -> Result<Self> {
+        let overlay = match plan.commit {
+            CommitMode::InPlace => None,
+            _ => Some(Overlay::make(image, folder)?),
+        };
+        let output = match plan.commit {
+            CommitMode::Output { .. } => Some(NamelessFile::make(folder, image.mode()?)?),
+            _ => None,
+        };
+        Ok(Self { overlay, output })
+    }
+
+    fn commit(&mut self, plan: &Plan, image: &Image) -> Result<()> {
+        match (&mut self.overlay, &mut self.output) {
+            (Some(overlay), Some(output)) => commit::into_new_file(overlay, image, output, &plan.commit),
+            (Some(overlay), None) => commit::into_image(overlay, image),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// What was done to the guest.
+struct Applied {
+    attached: Attached,
+    inspection: Inspection,
+    operations: Vec<OperationReport>,
 }
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
-fn work(
+fn apply_to_guest(
     plan: &Plan,
     image: &Image,
     overlay: Option<&Overlay>,
     observer: &mut dyn Observer,
-) -> Result<(crate::attach::Way, Inspection, Vec<OperationReport>)> {
-    let spec = ImageSpec {
-        layers: overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image)),
-        read_only: false,
-    };
-    let way = choose_way(plan.attach, image, overlay.is_none())?;
-    if overlay.is_none() && way.0 != Way::Loop {
+) -> Result<Applied> {
+    let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
+    let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
+    if overlay.is_none() && way != Way::Loop {
         image.lock.let_qemu_write()?;
     }
-    let session = Session::open(&spec, way, Access::Change, observer)?;
+    let session =
+        Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
     let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
     observer.event(Event::Stage("unmounting"));
-    let closed = session.close();
-    let (operations, inspection) = both_values(applied, closed)?;
-    Ok((way.0, inspection, operations))
+    let (operations, inspection) = both_values(applied, session.close())?;
+    Ok(Applied { attached: Attached { way, reason }, inspection, operations })
+}
+
+struct Outcome<'a> {
+    sealed: &'a Path,
+    sha256: Option<&'a str>,
+    started: String,
+    finished: String,
+}
+
+fn statement(plan: &Plan, image: &Image, applied: &Applied, outcome: Outcome<'_>) -> SealRecord {
+    let Inspection { guest, layout, .. } = &applied.inspection;
+    let operations = plan.operations.iter().zip(&applied.operations);
+    SealRecord {
+        statement_type: STATEMENT_TYPE.into(),
+        subject: vec![Subject {
+            name: outcome.sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: outcome.sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect(),
+        }],
+        predicate_type: PREDICATE_TYPE.into(),
+        predicate: Seal {
+            tool_version: env!("CARGO_PKG_VERSION").into(),
+            started: outcome.started,
+            finished: outcome.finished,
+            input: json!(image.facts()),
+            guest: json!({
+                "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
+            }),
+            operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
+            erasure: Erasure {
+                policy: "none".into(),
+                note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
+            },
+            attached: applied.attached.way.name().into(),
+            commit: json!(plan.commit),
+        },
+    }
 }
 
 fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
