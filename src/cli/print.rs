@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "this is the room that prints")]
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -12,6 +13,10 @@ use super::exit::Exit;
 use crate::apply::{OperationReport, Outcome};
 use crate::error::{Context, Error, Result};
 use crate::report::{Event, Observer};
+use crate::seal::WRITING;
+
+/// How often a spinner turns.
+const SPIN: Duration = Duration::from_millis(120);
 
 /// How to talk, decided once.
 #[derive(Debug)]
@@ -101,6 +106,9 @@ impl Printer {
         if self.quiet || total < 64 << 20 || !std::io::stderr().is_terminal() {
             return;
         }
+        if self.bar.as_ref().is_some_and(|bar| bar.length() != Some(total)) {
+            self.end_progress();
+        }
         let bar = self.bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
             let bar = ProgressBar::new(total);
@@ -116,7 +124,20 @@ impl Printer {
         }
     }
 
-    fn end_progress(&mut self) {
+    /// Writing the result may take long and has no count to show: there a spinner says that it goes on.
+    fn stage(&mut self, stage: &str) {
+        self.end_progress();
+        if self.verbose {
+            eprintln!("  … {stage}");
+        } else if stage == WRITING && !self.quiet && std::io::stderr().is_terminal() {
+            let spinner = ProgressBar::new_spinner().with_message(stage.to_owned());
+            spinner.enable_steady_tick(SPIN);
+            self.bar = Some(spinner);
+        }
+    }
+
+    /// Takes a progress bar or spinner off the terminal.
+    pub fn end_progress(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -145,7 +166,7 @@ impl Observer for Printer {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Image(path) if self.verbose => eprintln!("{}", clean(&path.display().to_string())),
-            Event::Stage(stage) if self.verbose => eprintln!("  … {stage}"),
+            Event::Stage(stage) => self.stage(stage),
             Event::Attached { way, reason } if self.verbose => eprintln!("  attached by {way}: {reason}"),
             Event::Change { operation, change } if self.trace => {
                 let verb = format!("{:?}", change.verb()).to_lowercase();

@@ -58,6 +58,7 @@ fn seal_images(args: &SealArgs, printer: &mut Printer) -> Result<Exit> {
         let started = Instant::now();
         let report = seal(plan, printer).map_err(|error| about(&plan.image, error))?;
         sealed = true;
+        printer.end_progress();
         printer.line(&summary(plan, &report, started, printer));
         to_json(&report)
     })?;
