@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::disk::{DiskLayout, read_disk};
-use crate::error::{Context, Result, both};
+use crate::error::{Result, both};
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
-use crate::inspect::layout::{GuestLayout, find_guest};
+use crate::inspect::layout::find_guest;
 use crate::mount::Devices;
 use crate::mount::options::Access;
+use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
 use crate::report::{Event, Observer};
 use crate::sys::namespace::{RunFolder, enter_private_mounts};
@@ -115,16 +116,5 @@ pub fn choose_way(asked: Option<Way>, image: &Image, direct: bool) -> Result<(Wa
             Ok((Way::Nbd, "the kernel has nbd"))
         }
         None => Ok((Way::Fuse, "the kernel has no nbd")),
-    }
-}
-
-impl AttachedDisk {
-    /// The length of the disk in bytes.
-    ///
-    /// # Errors
-    /// When it cannot be measured.
-    pub fn bytes(&self) -> Result<u64> {
-        use std::io::{Seek, SeekFrom};
-        self.open()?.seek(SeekFrom::End(0)).context(|| format!("cannot measure {}", self.path().display()))
     }
 }

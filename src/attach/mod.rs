@@ -8,6 +8,7 @@ pub mod nbd_protocol;
 mod nbd_server;
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -95,6 +96,14 @@ impl AttachedDisk {
             .write(!self.read_only)
             .open(&self.path)
             .context(|| format!("cannot open {}", self.path.display()))
+    }
+
+    /// The length of the disk in bytes.
+    ///
+    /// # Errors
+    /// When it cannot be measured.
+    pub fn bytes(&self) -> Result<u64> {
+        self.open()?.seek(SeekFrom::End(0)).context(|| format!("cannot measure {}", self.path().display()))
     }
 
     /// Whether it is only read.

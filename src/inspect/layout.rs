@@ -4,46 +4,18 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use crate::disk::fstab::{self, FstabEntry, Source};
 use crate::disk::{Content, ContentClass, DiskLayout, FsState, Volume};
 use crate::error::{Error, ErrorKind, Result, both};
 use crate::guest::{FileKind, GuestRoot};
 use crate::mount::options::{Access, options};
+use crate::mount::place::{GuestLayout, Place};
 use crate::mount::{Devices, Mounted};
 use crate::sys::tool;
 
 /// Where operations do their work. A guest that keeps one of these on a volume that is not there is refused: what
 /// stayed there would not be removed.
 const ESSENTIAL: [&str; 9] = ["/boot", "/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"];
-
-/// A filesystem of the guest and where it belongs.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Place {
-    /// Index of its volume on the disk.
-    pub volume: usize,
-    /// What the volume holds.
-    pub content: Content,
-    /// The subvolume of a btrfs; none for its default one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subvolume: Option<String>,
-    /// Mount point in the guest.
-    pub point: PathBuf,
-}
-
-/// How the guest's filesystems fit together.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct GuestLayout {
-    /// The root filesystem.
-    pub root: Place,
-    /// What is mounted below it, outer ones first.
-    pub others: Vec<Place>,
-    /// What is not mounted and why that is no harm.
-    pub notes: Vec<String>,
-}
 
 /// A volume's name for people.
 pub fn volume_name(volume: &Volume) -> String {

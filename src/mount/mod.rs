@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod options;
+pub mod place;
 pub mod tree;
 
 use std::fs::File;

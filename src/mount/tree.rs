@@ -10,7 +10,7 @@ use super::{Devices, Mounted};
 use crate::disk::{DiskLayout, Volume};
 use crate::error::{Error, Result, all};
 use crate::guest::{FileKind, GuestRoot};
-use crate::inspect::layout::{GuestLayout, Place};
+use crate::mount::place::{GuestLayout, Place};
 
 /// The mounted guest. Its filesystems are unmounted in reverse order.
 #[derive(Debug)]

@@ -1,0 +1,36 @@
+//! What is mounted where: found out by [`crate::inspect`], carried out by [`super::tree`].
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::disk::Content;
+
+/// A filesystem of the guest and where it belongs.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Place {
+    /// Index of its volume on the disk.
+    pub volume: usize,
+    /// What the volume holds.
+    pub content: Content,
+    /// The subvolume of a btrfs; none for its default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subvolume: Option<String>,
+    /// Mount point in the guest.
+    pub point: PathBuf,
+}
+
+/// How the guest's filesystems fit together.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GuestLayout {
+    /// The root filesystem.
+    pub root: Place,
+    /// What is mounted below it, outer ones first.
+    pub others: Vec<Place>,
+    /// What is not mounted and why that is no harm.
+    pub notes: Vec<String>,
+}
