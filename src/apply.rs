@@ -6,89 +6,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-use crate::action::{Findings, Note, View, look, meets};
+use crate::action::{Findings, View, look, meets};
 use crate::error::{Error, Result};
 use crate::guest::GuestRoot;
-use crate::guest::change::{Change, Verb};
+use crate::guest::change::Verb;
 use crate::inspect::guest::Guest;
 use crate::plan::Planned;
-use crate::report::{Event, Observer};
+use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Tally};
 use crate::sys::tool;
-
-/// What came of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It changed the guest, or would.
-    Changed,
-    /// Everything was already as it should be.
-    Unchanged,
-    /// It is not for guests like this one.
-    NotApplicable,
-    /// It cannot be judged without a secret.
-    Unsure,
-}
-
-/// How much of one kind an operation did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Tally {
-    /// Files, links and folders removed.
-    pub removed: u64,
-    /// Files emptied.
-    pub truncated: u64,
-    /// Files written, links and folders made.
-    pub written: u64,
-    /// Bytes of content that went.
-    pub bytes: u64,
-}
-
-impl Tally {
-    fn add(&mut self, change: &Change) {
-        match change.verb() {
-            Verb::Remove => self.removed += change.entries(),
-            Verb::Truncate => self.truncated += 1,
-            Verb::Write | Verb::Link | Verb::Create => self.written += 1,
-        }
-        // Sparse files of a hostile guest may add up to more than there are numbers.
-        self.bytes = self.bytes.saturating_add(change.bytes());
-    }
-}
-
-/// One file that an operation is about.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct FileReport {
-    /// What happens to it.
-    pub action: Verb,
-    /// Where it is in the guest.
-    pub path: PathBuf,
-    /// How many bytes go.
-    pub bytes: u64,
-}
-
-/// What one operation did, or would do.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct OperationReport {
-    /// Its name.
-    pub name: String,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// How much.
-    #[serde(flatten)]
-    pub tally: Tally,
-    /// Each file.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<FileReport>,
-    /// What people should know.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<Note>,
-    /// Time taken in milliseconds.
-    pub milliseconds: u64,
-}
 
 /// Whether to change the guest or only to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

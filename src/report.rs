@@ -1,11 +1,13 @@
-//! What a run tells whoever started it, while it goes on. The library never prints: it hands these to an observer.
+//! What a run tells whoever started it, while it goes on and after. The library never prints: it hands these to an observer.
 
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::apply::OperationReport;
-use crate::guest::change::Change;
+use serde::{Deserialize, Serialize};
+
+use crate::action::Note;
+use crate::guest::change::{Change, Verb};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -56,4 +58,78 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn event(&mut self, _: Event<'_>) {}
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It changed the guest, or would.
+    Changed,
+    /// Everything was already as it should be.
+    Unchanged,
+    /// It is not for guests like this one.
+    NotApplicable,
+    /// It cannot be judged without a secret.
+    Unsure,
+}
+
+/// How much of one kind an operation did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Tally {
+    /// Files, links and folders removed.
+    pub removed: u64,
+    /// Files emptied.
+    pub truncated: u64,
+    /// Files written, links and folders made.
+    pub written: u64,
+    /// Bytes of content that went.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Counts one change.
+    pub fn add(&mut self, change: &Change) {
+        match change.verb() {
+            Verb::Remove => self.removed += change.entries(),
+            Verb::Truncate => self.truncated += 1,
+            Verb::Write | Verb::Link | Verb::Create => self.written += 1,
+        }
+        // Sparse files of a hostile guest may add up to more than there are numbers.
+        self.bytes = self.bytes.saturating_add(change.bytes());
+    }
+}
+
+/// One file that an operation is about.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileReport {
+    /// What happens to it.
+    pub action: Verb,
+    /// Where it is in the guest.
+    pub path: PathBuf,
+    /// How many bytes go.
+    pub bytes: u64,
+}
+
+/// What one operation did, or would do.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OperationReport {
+    /// Its name.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How much.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Each file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileReport>,
+    /// What people should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+    /// Time taken in milliseconds.
+    pub milliseconds: u64,
 }

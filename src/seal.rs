@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::apply::{Mode, OperationReport, apply};
+use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Error, Result, both_values};
 use crate::image::commit::{self, CommitMode};
@@ -21,7 +21,7 @@ use crate::record::{
     Erasure, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
     digest,
 };
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, OperationReport};
 use crate::session::{Inspection, Session, choose_way};
 use crate::sys::trouble;
 
@@ -88,7 +88,7 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
         plan,
         &image,
         &applied,
-        Outcome { sealed: &sealed, sha256: sha256.as_deref(), started, finished },
+        Sealing { sealed: &sealed, sha256: sha256.as_deref(), started, finished },
     );
     let record = record.write(&statement)?;
     let Applied { attached, inspection, operations } = applied;
@@ -151,27 +151,27 @@ fn apply_to_guest(
     Ok(Applied { attached: Attached { way, reason }, inspection, operations })
 }
 
-struct Outcome<'a> {
+struct Sealing<'a> {
     sealed: &'a Path,
     sha256: Option<&'a str>,
     started: String,
     finished: String,
 }
 
-fn statement(plan: &Plan, image: &Image, applied: &Applied, outcome: Outcome<'_>) -> SealRecord {
+fn statement(plan: &Plan, image: &Image, applied: &Applied, sealing: Sealing<'_>) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.operations);
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
         subject: vec![Subject {
-            name: outcome.sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            digest: outcome.sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect(),
+            name: sealing.sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: sealing.sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect(),
         }],
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
             tool_version: env!("CARGO_PKG_VERSION").into(),
-            started: outcome.started,
-            finished: outcome.finished,
+            started: sealing.started,
+            finished: sealing.finished,
             input: json!(image.facts()),
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,

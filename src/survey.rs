@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apply::{Mode, OperationReport, Outcome, apply};
+use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Result, both_values};
 use crate::image::commit::refuse_interrupted;
@@ -17,7 +17,7 @@ use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, OperationReport, Outcome};
 use crate::session::{Inspection, Session, choose_way};
 
 /// What was seen in an image.

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 
 use super::args::{ColorChoice, OutputArgs};
 use super::exit::Exit;
-use crate::apply::{OperationReport, Outcome};
 use crate::error::{Context, Error, Result};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, OperationReport, Outcome};
 use crate::seal::WRITING;
 
 /// How often a spinner turns.

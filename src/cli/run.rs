@@ -127,7 +127,7 @@ fn target(image: &Path, args: &ImageArgs) -> Target {
 }
 
 fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {
-    let sum = |count: fn(&crate::apply::Tally) -> u64| {
+    let sum = |count: fn(&crate::report::Tally) -> u64| {
         report.operations.iter().map(|report| count(&report.tally)).fold(0, u64::saturating_add)
     };
     let counts = counts(sum(|tally| tally.removed), sum(|tally| tally.truncated), sum(|tally| tally.written));

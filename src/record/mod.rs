@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::apply::{OperationReport, Outcome, Tally};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::nameless::NamelessFile;
 use crate::plan::Planned;
+use crate::report::{OperationReport, Outcome, Tally};
 
 /// The type of an in-toto Statement, version 1.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";

@@ -1,9 +1,10 @@
 //! Every operation that is built in, on a Debian-like tree that holds something for each of them.
 
-use guestseal::apply::{Mode, Outcome, apply};
+use guestseal::apply::{Mode, apply};
 use guestseal::guest::password::PasswordRequest;
 use guestseal::operation::{BUILTIN, Catalogue};
 use guestseal::plan::{PASSWORDS, Planned};
+use guestseal::report::Outcome;
 use guestseal::report::Silent;
 
 use super::*;
@@ -86,7 +87,7 @@ fn every_operation_does_its_work_once() {
     let run = |mode| apply(&planned, (&root, &guest, tree.0.path()), mode, &mut Silent).unwrap();
     let before = run(Mode::Look);
     let first = run(Mode::Change);
-    let changed = |reports: &[guestseal::apply::OperationReport]| {
+    let changed = |reports: &[guestseal::report::OperationReport]| {
         let of = reports.iter().filter(|report| report.outcome == Outcome::Changed);
         of.map(|report| format!("{}: {:?}", report.name, report.files)).collect::<Vec<_>>()
     };
