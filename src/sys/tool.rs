@@ -44,7 +44,7 @@ fn package_of(program: &str) -> &'static str {
             "qemu-utils (Debian, Ubuntu), qemu-img (Fedora, RHEL) or qemu-tools (SUSE)"
         }
         "qemu-storage-daemon" => {
-            "qemu-utils (Debian, Ubuntu), qemu-kvm-tools (RHEL) or qemu-tools (Fedora, SUSE)"
+            "qemu-utils (Debian 13), qemu-system-common (Debian 12, Ubuntu), qemu-kvm-tools (RHEL) or qemu-tools (Fedora, SUSE)"
         }
         "modprobe" => "kmod",
         _ => "the package that has it",
