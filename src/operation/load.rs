@@ -10,6 +10,25 @@ use super::schema::Operation;
 
 /// Reads one operation from the text of its file. `origin` names the file in errors.
 ///
+/// ```
+/// let text = r#"
+/// name = "acme-agent"
+/// summary = "Remove the identity of the Acme agent"
+/// reason = "On: clones must not share one identity"
+/// default = true
+///
+/// [[action]]
+/// [action.remove]
+/// paths = ["/var/lib/acme/agent.id"]
+/// "#;
+/// let operation = guestseal::operation::parse(text, "acme-agent.toml")?;
+/// assert!(operation.default);
+///
+/// let mistyped = guestseal::operation::parse(&text.replace("paths", "pahts"), "acme-agent.toml");
+/// assert!(mistyped.unwrap_err().to_string().contains("acme-agent.toml"));
+/// # Ok::<(), guestseal::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// A usage error that names the file, and the line and column where they are known.
