@@ -44,10 +44,7 @@ pub fn apply(
 }
 
 fn in_operation(planned: &Planned, error: Error) -> Error {
-    let hint = error.what_to_do().map(str::to_owned);
-    let outer =
-        Error::new(error.kind(), format!("the operation {} failed", planned.operation.name)).caused_by(error);
-    hint.into_iter().fold(outer, Error::hint)
+    error.within(format!("the operation {} failed", planned.operation.name))
 }
 
 struct Run<'a> {

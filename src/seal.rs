@@ -13,7 +13,7 @@ use crate::error::{Error, Result, both_values};
 use crate::image::commit::{self, CommitMode};
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
-use crate::image::nameless::NamelessFile;
+use crate::image::nameless::{NamelessFile, folder_of};
 use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
 use crate::plan::Plan;
@@ -198,10 +198,6 @@ fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
             .hint("--output takes the name of the new image"));
     }
     Ok(path.clone())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn now() -> String {

@@ -68,12 +68,7 @@ impl Image {
         if file_bytes == 0 {
             return Err(Error::unsupported(format!("{} is empty", path.display())));
         }
-        let about = |error: Error| {
-            let sentence = format!("cannot work on {}", path.display());
-            let hint = error.what_to_do().map(str::to_owned);
-            let wrapped = Error::new(error.kind(), sentence).caused_by(error);
-            if let Some(hint) = hint { wrapped.hint(hint) } else { wrapped }
-        };
+        let about = |error: Error| error.within(format!("cannot work on {}", path.display()));
         let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),

@@ -115,6 +115,11 @@ impl Drop for NamelessFile {
     }
 }
 
+/// The folder that a file is or will be in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
 /// 64 bits of the system's entropy in hexadecimal.
 fn random_name() -> Result<String> {
     let bits = getrandom::u64()

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::image::nameless::NamelessFile;
+use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
 use crate::report::{OperationReport, Outcome, Tally};
 
@@ -131,7 +131,7 @@ impl PendingRecord {
     /// When the folder cannot be written.
     pub fn prepare(image: &Path) -> Result<Self> {
         let path = path_of(image);
-        Ok(Self { file: NamelessFile::make(&folder_of(&path), 0o644)?, path })
+        Ok(Self { file: NamelessFile::make(folder_of(&path), 0o644)?, path })
     }
 
     /// Writes the record and gives it its name.
@@ -148,11 +148,6 @@ impl PendingRecord {
         self.file.name_over(&name).map_err(|error| Error::failed(failed()).caused_by(error))?;
         Ok(self.path)
     }
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or_else(|| Path::new(".")).to_path_buf()
 }
 
 /// Reads the record of an image.
