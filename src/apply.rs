@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::action::{Findings, View, look, meets};
 use crate::error::{Error, Result};
+use crate::fault::{self, Point};
 use crate::guest::GuestRoot;
 use crate::guest::change::Verb;
 use crate::inspect::guest::Guest;
@@ -39,6 +40,9 @@ pub fn apply(
     for planned in operations {
         let view = View { root, guest, settings: &planned.settings };
         reports.push(run.operation(planned, view).map_err(|error| in_operation(planned, error))?);
+        if reports.len() == 1 {
+            fault::point(Point::FirstOperation)?;
+        }
     }
     Ok(reports)
 }

@@ -10,6 +10,7 @@ pub mod attach;
 pub mod cli;
 pub mod disk;
 pub mod error;
+pub mod fault;
 pub mod guest;
 pub mod image;
 pub mod inspect;

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Error, Result, both_values};
+use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode};
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -72,10 +73,12 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
         CommitMode::InPlace => Use::Write,
     };
     let image = Image::open(&plan.image, plan.format, usage)?;
+    fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &image)?;
     // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet.
     let record = PendingRecord::prepare(&sealed)?;
     let mut files = Files::make(plan, &image, folder_of(&sealed))?;
+    fault::point(Point::FilesMade)?;
     let applied = apply_to_guest(plan, &image, files.overlay.as_ref(), observer)?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
@@ -145,7 +148,8 @@ fn apply_to_guest(
     let session =
         Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
+    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer)
+        .and_then(|reports| fault::point(Point::Applied).map(|()| reports));
     observer.event(Event::Stage("unmounting"));
     let (operations, inspection) = both_values(applied, session.close())?;
     Ok(Applied { attached: Attached { way, reason }, inspection, operations })

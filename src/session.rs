@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::disk::{DiskLayout, read_disk};
 use crate::error::{Result, both};
+use crate::fault::{self, Point};
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
@@ -63,6 +64,7 @@ impl Session {
         let run = RunFolder::mount()?;
         let disk = AttachedDisk::attach(spec, way, &run)?;
         observer.event(Event::Attached { way: way.name(), reason });
+        fault::point(Point::Attached)?;
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
@@ -74,6 +76,7 @@ impl Session {
             observer.event(Event::Warning(note));
         }
         let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &run.folder("root")?, access)?;
+        fault::point(Point::Mounted)?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
         Ok(Self { tree, devices, disk, run, inspection, way })
@@ -93,8 +96,10 @@ impl Session {
         let mut result = tree.close();
         // A device in use keeps what is below it in use: go on only while the order holds.
         if result.is_ok() {
+            fault::point(Point::Unmounted)?;
             result = both(devices.close(), disk.close());
             result = both(result, run.close());
+            fault::point(Point::Detached)?;
         }
         result.map(|()| inspection)
     }

@@ -82,6 +82,10 @@ pub fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut printer = Printer::new(&cli.output, no_color);
+    #[cfg(feature = "fault-points")]
+    if let Err(error) = arm_fault_point() {
+        return fail(&mut printer, &error).into();
+    }
     let result = run::run(cli, &mut printer);
     let trouble = crate::sys::trouble::take();
     let mut exit = match result {
@@ -93,6 +97,13 @@ pub fn main() -> ExitCode {
         exit = if exit == Exit::Done { Exit::Failed } else { exit };
     }
     exit.into()
+}
+
+#[cfg(feature = "fault-points")]
+fn arm_fault_point() -> crate::error::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+    let armed = std::env::var(crate::fault::VARIABLE);
+    armed.map_or(Ok(()), |text| crate::fault::arm(&text))
 }
 
 /// An error that ends the program: for people on stderr, with --json for machines on stdout as well.
