@@ -24,7 +24,8 @@ use crate::record::{
 };
 use crate::report::{Event, Observer, OperationReport};
 use crate::session::{Inspection, Session, choose_way};
-use crate::sys::trouble;
+use crate::sys::interrupt::Hold;
+use crate::sys::{interrupt, trouble};
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -83,8 +84,10 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
+    interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
-    files.commit(plan, &image)?;
+    // Until the record is written: an image that is sealed has one.
+    let _hold = files.commit(plan, &image)?;
     let finished = now();
     let sha256 = plan.digest.then(|| digest::sha256(&sealed, observer)).transpose()?;
     let statement = statement(
@@ -117,11 +120,15 @@ impl Files {
         Ok(Self { overlay, output })
     }
 
-    fn commit(&mut self, plan: &Plan, image: &Image) -> Result<()> {
+    /// From where nothing can be undone any more, signals wait.
+    fn commit(&mut self, plan: &Plan, image: &Image) -> Result<Hold> {
         match (&mut self.overlay, &mut self.output) {
             (Some(overlay), Some(output)) => commit::into_new_file(overlay, image, output, &plan.commit),
-            (Some(overlay), None) => commit::into_image(overlay, image),
-            (None, _) => Ok(()),
+            (Some(overlay), None) => {
+                let hold = interrupt::hold();
+                commit::into_image(overlay, image).map(|()| hold)
+            }
+            (None, _) => Ok(interrupt::hold()),
         }
     }
 }

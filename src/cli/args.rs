@@ -14,7 +14,10 @@ use crate::operation::schema::Group;
 #[command(override_usage = "guestseal [OPTIONS] [IMAGE]...\n       guestseal <COMMAND> [OPTIONS] …")]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed (image unchanged), 2 usage, 3 image busy, 4 commit interrupted (run \
-    recover), 5 verify found something, 6 guest or request not supported, 7 the host lacks something."
+    recover), 5 verify found something, 6 guest or request not supported, 7 the host lacks something.\n\n\
+    SIGINT, SIGTERM and SIGHUP undo what was done, report it and end guestseal by that signal (for a shell 130, 143, 129); \
+    once the result is being made permanent that is finished first. A second one of the same kind kills at once, which is \
+    safe too."
 )]
 pub struct Cli {
     /// What to do; without a command the options are those of `seal`.

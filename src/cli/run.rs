@@ -16,10 +16,12 @@ use super::print::{Printer, bytes, counts, error_document, intention};
 use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
+use crate::image::commit::CommitMode;
 use crate::operation::{json_schema, parse};
 use crate::plan::{Plan, Planned};
 use crate::seal::{SealReport, seal};
 use crate::survey::{Survey, Target, survey, verify};
+use crate::sys::interrupt;
 
 /// Runs the command.
 ///
@@ -56,7 +58,10 @@ fn seal_images(args: &SealArgs, printer: &mut Printer) -> Result<Exit> {
             return look(&target(&plan.image, &args.image), &plan.operations, printer);
         }
         let started = Instant::now();
-        let report = seal(plan, printer).map_err(|error| about(&plan.image, error))?;
+        let report = seal(plan, printer).map_err(|error| match plan.commit {
+            CommitMode::InPlace => half_edited(&plan.image, error),
+            _ => about(&plan.image, error),
+        })?;
         sealed = true;
         printer.end_progress();
         printer.line(&summary(plan, &report, started, printer));
@@ -84,7 +89,8 @@ fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Re
     Ok(())
 }
 
-/// Does the same to several images: each is tried, the first failure decides the exit code.
+/// Does the same to several images: each is tried, the first failure decides the exit code. After a signal none is
+/// begun, and the program ends by it.
 fn each<T>(
     images: &[T],
     printer: &mut Printer,
@@ -92,14 +98,15 @@ fn each<T>(
 ) -> Result<Exit> {
     let (mut exit, mut results) = (Exit::Done, Vec::new());
     for image in images {
-        let (this, value) = match work(image, printer) {
-            Ok(done) => done,
-            Err(error) => {
-                printer.error(&error);
-                (error.kind().into(), error_document(&error))
-            }
-        };
-        exit = if exit == Exit::Done { this } else { exit };
+        let (this, value) =
+            match interrupt::check_before("work on this image").and_then(|()| work(image, printer)) {
+                Ok(done) => done,
+                Err(error) => {
+                    printer.error(&error);
+                    (error.kind().into(), error_document(&error))
+                }
+            };
+        exit = if exit == Exit::Done || this == Exit::Stopped { this } else { exit };
         results.push(value);
     }
     if printer.is_json() {
@@ -108,13 +115,25 @@ fn each<T>(
     Ok(exit)
 }
 
-/// Of several images, the error says which.
+/// Of several images, the error says which; after a signal it says what became of the image.
 fn about(image: &Path, error: Error) -> Error {
+    if error.kind() == ErrorKind::Stopped {
+        return error.within(format!("nothing was changed in {}", image.display()));
+    }
     let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if error.chain().contains(&name) {
         error
     } else {
         error.within(format!("cannot work on {}", image.display()))
+    }
+}
+
+fn half_edited(image: &Path, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Stopped => error
+            .within(format!("{} may be half edited", image.display()))
+            .hint("--in-place undoes nothing: seal it again, or take your copy"),
+        _ => about(image, error),
     }
 }
 

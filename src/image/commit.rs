@@ -10,6 +10,7 @@ use super::info::Image;
 use super::nameless::NamelessFile;
 use super::overlay::Overlay;
 use crate::error::{Context, Error, ErrorKind, Result, both};
+use crate::sys::interrupt::{self, Hold};
 use crate::sys::tool::Tool;
 
 /// How the result of a run becomes permanent.
@@ -73,6 +74,7 @@ pub fn into_image(overlay: &mut Overlay, image: &Image) -> Result<()> {
     }
     let name = overlay_name(&image.path);
     overlay.name(&name.file_name().unwrap_or_default().to_string_lossy())?;
+    crate::fault::point(crate::fault::Point::OverlayNamed)?;
     let committed = image.lock.let_qemu_write().and_then(|()| commit_named(&name, image.path.as_path()));
     if let Err(error) = committed {
         if image.is_untouched()? {
@@ -90,6 +92,7 @@ pub fn into_image(overlay: &mut Overlay, image: &Image) -> Result<()> {
 /// [`ErrorKind::Interrupted`] when it fails again, [`ErrorKind::Failed`] when the overlay is not one of this image.
 pub fn recover(image: &Path) -> Result<bool> {
     let image = image.canonicalize().context(|| format!("cannot find the image {}", image.display()))?;
+    let _hold = interrupt::hold();
     let name = overlay_name(&image);
     let mut file = match File::open(&name) {
         Ok(file) => file,
@@ -157,7 +160,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .context(|| format!("cannot flush the folder {}", folder.display()))
 }
 
-/// Writes overlay and image together as a new file, which has no name until it is whole.
+/// Writes overlay and image together as a new file, which has no name until it is whole. From then on signals wait.
 ///
 /// # Errors
 /// When it cannot be written; then nothing of it is left.
@@ -166,7 +169,7 @@ pub fn into_new_file(
     image: &Image,
     output: &mut NamelessFile,
     plan: &CommitMode,
-) -> Result<()> {
+) -> Result<Hold> {
     let CommitMode::Output { path, format, compress } = plan else {
         return Err(Error::failed("no new file is planned"));
     };
@@ -179,5 +182,7 @@ pub fn into_new_file(
     let (exit, _) = convert.arg(overlay.path()).arg(output.path()).output(1 << 16)?;
     exit.success()
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
-    output.name_over(&path.file_name().unwrap_or_default().to_string_lossy())
+    interrupt::check_before("giving the new file its name")?;
+    let hold = interrupt::hold();
+    output.name_over(&path.file_name().unwrap_or_default().to_string_lossy()).map(|()| hold)
 }

@@ -2,6 +2,7 @@
 
 pub mod child;
 mod exec;
+pub mod interrupt;
 pub mod ioctl;
 pub mod namespace;
 pub mod nbd_device;
