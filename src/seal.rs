@@ -64,7 +64,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// The image is unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
-pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
+pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
     observer.event(Event::Image(&plan.image));
     commit::refuse_interrupted(&plan.image)?;
@@ -142,7 +142,7 @@ struct Applied {
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
 fn apply_to_guest(
-    plan: &Plan,
+    plan: &mut Plan,
     image: &Image,
     overlay: Option<&Overlay>,
     observer: &mut dyn Observer,
@@ -155,8 +155,9 @@ fn apply_to_guest(
     let session =
         Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer)
-        .and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
+    plan.forget_passwords();
+    let applied = applied.and_then(|reports| fault::point(Point::Applied).map(|()| reports));
     observer.event(Event::Stage("unmounting"));
     let (operations, inspection) = both_values(applied, session.close())?;
     Ok(Applied { attached: Attached { way, reason }, inspection, operations })

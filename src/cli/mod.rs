@@ -14,7 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::error::Error;
-use crate::sys::interrupt;
+use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
 use print::{Printer, error_document, finishing};
@@ -76,6 +76,9 @@ const NOT_YET: [&str; 50] = [
 
 /// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
+    if let Err(error) = dumps::none() {
+        return fail(&mut Printer::plain(false), &error).into();
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),

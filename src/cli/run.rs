@@ -29,8 +29,8 @@ use crate::sys::interrupt;
 /// What kept it from being done.
 pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
     match cli.command {
-        None => seal_images(&cli.seal, printer),
-        Some(Command::Seal(args)) => seal_images(&args, printer),
+        None => seal_images(cli.seal, printer),
+        Some(Command::Seal(args)) => seal_images(args, printer),
         Some(Command::Inspect(args)) => inspect(&args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
         Some(Command::Recover { images }) => each(&images, printer, recover),
@@ -45,26 +45,27 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
     }
 }
 
-fn seal_images(args: &SealArgs, printer: &mut Printer) -> Result<Exit> {
+fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     if args.list_operations {
         return list(&args.selection.catalogue, printer);
     }
-    let Plans { plans, warnings, generated } = plans(args)?;
+    let Plans { plans, warnings, generated } = plans(&args)?;
+    args.selection.forget_passwords();
     let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
     warnings.iter().for_each(|warning| printer.warning(warning));
     let mut sealed = false;
-    let exit = each(&plans, printer, |plan, printer| {
+    let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
             return look(&target(&plan.image, &args.image), &plan.operations, printer);
         }
         let started = Instant::now();
-        let report = seal(plan, printer).map_err(|error| match plan.commit {
+        let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
             CommitMode::InPlace => half_edited(&plan.image, error),
             _ => about(&plan.image, error),
         })?;
         sealed = true;
         printer.end_progress();
-        printer.line(&summary(plan, &report, started, printer));
+        printer.line(&summary(&plan, &report, started, printer));
         to_json(&report)
     })?;
     if let Some(terminal) = terminal.as_mut().filter(|_| sealed) {
@@ -92,9 +93,9 @@ fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Re
 /// Does the same to several images: each is tried, the first failure decides the exit code. After a signal none is
 /// begun, and the program ends by it.
 fn each<T>(
-    images: &[T],
+    images: impl IntoIterator<Item = T>,
     printer: &mut Printer,
-    mut work: impl FnMut(&T, &mut Printer) -> Result<(Exit, Value)>,
+    mut work: impl FnMut(T, &mut Printer) -> Result<(Exit, Value)>,
 ) -> Result<Exit> {
     let (mut exit, mut results) = (Exit::Done, Vec::new());
     for image in images {

@@ -11,6 +11,7 @@ mod common;
 mod guests;
 #[path = "../images/leftovers.rs"]
 mod leftovers;
+mod secrets;
 mod signals;
 #[allow(dead_code, reason = "shared with tests/images")]
 #[path = "../images/stage.rs"]
