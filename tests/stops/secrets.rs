@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use guestseal::guest::password::{Scheme, verify};
+use guestseal::guest::secret::Secret;
 use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
 use nix::unistd::Pid;
 
@@ -82,6 +84,36 @@ fn wiped_from_memory_once_it_is_set() {
             run.go_on_with(SIGTERM).by(SIGTERM, &[]);
         }
         nothing_left(stage.folder(), std::time::Duration::ZERO);
+    }
+}
+
+/// Whether the stack of this thread has the end of the password.
+fn on_the_stack() -> bool {
+    let marker = 0_u8;
+    let here = u64::try_from(std::ptr::from_ref(&marker).addr()).unwrap();
+    // On the heap, as all that the search itself needs.
+    let found = in_memory_of(Pid::this(), &TAIL.bytes().collect::<Vec<u8>>());
+    found.iter().any(|line| {
+        let (start, end) = line.split(' ').nth(1).unwrap().split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        (number(start)..number(end)).contains(&here)
+    })
+}
+
+/// Searched right after the work: later calls would overwrite by chance what was left.
+#[test]
+fn hashing_leaves_nothing_on_the_stack() {
+    let secret = Secret::new(PASSWORD);
+    let mut copy = [0_u8; PASSWORD.len()];
+    copy.copy_from_slice(secret.expose().as_bytes());
+    assert!(on_the_stack(), "the search finds what is there: {}", copy.len());
+    std::hint::black_box(&mut copy).fill(0);
+    assert!(!on_the_stack());
+    for scheme in [Scheme::Sha512Crypt, Scheme::Yescrypt] {
+        let field = scheme.hash(&secret).unwrap();
+        assert!(!on_the_stack(), "{scheme:?}");
+        assert!(verify(&secret, field.expose().as_bytes()));
+        assert!(!on_the_stack(), "{scheme:?}");
     }
 }
 
