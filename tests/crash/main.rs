@@ -9,6 +9,7 @@
 
 mod check;
 mod children;
+mod journals;
 mod mode;
 mod points;
 mod process;
