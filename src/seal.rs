@@ -27,7 +27,7 @@ use crate::record::{
 use crate::recover::{Committed, finish};
 use crate::report::{Event, Observer, OperationReport};
 use crate::session::{Inspection, Session, choose_way};
-use crate::sys::trouble;
+use crate::sys::{interrupt, trouble};
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -66,7 +66,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// The image is unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
-pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
+pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
     observer.event(Event::Image(&plan.image));
     let usage = match plan.commit {
@@ -86,6 +86,7 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
+    interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
@@ -135,6 +136,8 @@ impl Files {
     ) -> Result<Committed> {
         match self {
             Self::IntoImage { mut overlay, journal, record } => {
+                // What has begun is better finished: signals wait.
+                let _hold = interrupt::hold();
                 let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
                 let pending = Pending::begin(&mut overlay, journal, image, (record_text, plan.digest))?;
                 finish(pending, (&image.path, &image.lock), record, observer)
@@ -142,11 +145,14 @@ impl Files {
             Self::NewFile { overlay, mut output, path, record } => {
                 commit::into_new_file(&overlay, image, &output, &plan.commit)?;
                 let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
+                interrupt::check_before("giving the new file its name")?;
+                let _hold = interrupt::hold();
                 output.name_over(path.file_name().unwrap_or_default())?;
                 fault::point(Point::OutputNamed)?;
                 Ok(Committed { record: record.name()?, sha256 })
             }
             Self::InPlace { record } => {
+                let _hold = interrupt::hold();
                 let file = (image.lock.file(), image.path.as_path());
                 let (record, sha256) = hashed(plan, file, statement, record, observer)?;
                 Ok(Committed { record: record.name()?, sha256 })
@@ -177,7 +183,7 @@ struct Applied {
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
 fn apply_to_guest(
-    plan: &Plan,
+    plan: &mut Plan,
     image: &Image,
     overlay: Option<&Overlay>,
     observer: &mut dyn Observer,
@@ -187,8 +193,9 @@ fn apply_to_guest(
     let session =
         Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer)
-        .and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
+    plan.forget_passwords();
+    let applied = applied.and_then(|reports| fault::point(Point::Applied).map(|()| reports));
     observer.event(Event::Stage("unmounting"));
     let (operations, inspection) = both_values(applied, session.close())?;
     Ok(Applied { attached: Attached { way, reason }, inspection, operations })

@@ -18,6 +18,7 @@ use crate::mount::options::Access;
 use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 use crate::sys::namespace::{RunFolder, enter_private_mounts};
 use crate::sys::tool;
 
@@ -61,22 +62,27 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         enter_private_mounts()?;
+        interrupt::check_before("attaching the image")?;
         let run = RunFolder::mount()?;
         let disk = AttachedDisk::attach(spec, way, &run)?;
         observer.event(Event::Attached { way: way.name(), reason });
         fault::point(Point::Attached)?;
+        interrupt::check_before("reading the disk")?;
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
         let layout = read_disk(&mut devices.disk(), bytes)?;
+        interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
         let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;
         let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));
         for note in warnings.chain(&guest_layout.notes) {
             observer.event(Event::Warning(note));
         }
+        interrupt::check_before("mounting the guest")?;
         let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &run.folder("root")?, access)?;
         fault::point(Point::Mounted)?;
+        interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
         Ok(Self { tree, devices, disk, run, inspection, way })

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 
 const BLOCK: usize = 1 << 20;
 
@@ -27,12 +28,14 @@ pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Resu
     while at < total {
         let (data, hole) = next_data(file, at, total).context(failed)?;
         while at < data {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
             hash.update(&zeroes[..length]);
             at += length as u64;
         }
         file.seek(SeekFrom::Start(at)).context(failed)?;
         while at < hole {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(hole - at).unwrap_or(BLOCK).min(BLOCK);
             let read = file.read(&mut block[..length]).context(failed)?;
             if read == 0 {
