@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -53,11 +54,24 @@ impl Image {
     /// Opens, locks and examines an image.
     ///
     /// # Errors
-    /// When it is missing, busy, damaged, or has what guestseal does not work on: a backing file, an external data
+    /// When it is missing, busy (unless it is only looked at), damaged, or has what guestseal does not work on: a backing file, an external data
     /// file, internal snapshots, encryption.
     pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
         let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
         let lock = LockedImage::open(&path, usage)?;
+        let read = Self::read(&path, format, usage, &lock);
+        let (format, virtual_bytes, file_bytes) = read.map_err(|error| lock.blame(error))?;
+        let stamp = stamp(&lock, &path)?;
+        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+    }
+
+    /// Its format, and the lengths of the disk and of the file.
+    fn read(
+        path: &Path,
+        format: Option<Format>,
+        usage: Use,
+        lock: &LockedImage,
+    ) -> Result<(Format, u64, u64)> {
         let mut file = lock.file();
         let mut head = Vec::new();
         file.take(HEAD_BYTES as u64)
@@ -72,23 +86,30 @@ impl Image {
         let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),
-            Format::Qcow2 => check_qcow2(file),
+            Format::Qcow2 => check_qcow2(file, lock.moving().is_some()),
             Format::Vmdk => vmdk_description(file, &head)
-                .and_then(|text| check_vmdk(&text, usage != Use::Read))
-                .and_then(|()| ask_qemu(&lock, format)),
-            Format::Vdi | Format::Vhdx => ask_qemu(&lock, format),
+                .and_then(|text| check_vmdk(&text, matches!(usage, Use::Commit | Use::Write)))
+                .and_then(|()| ask_qemu(lock, format)),
+            Format::Vdi | Format::Vhdx => ask_qemu(lock, format),
         }
         .map_err(about)?;
-        let stamp = stamp(&lock, &path)?;
-        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+        Ok((format, virtual_bytes, file_bytes))
     }
 
     /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
+        let device = self.lock.file().metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let mut node = json!({
             "driver": self.format.driver(), "read-only": read_only, "discard": "unmap",
-            "file": { "driver": "file", "filename": self.path, "read-only": read_only, "discard": "unmap" },
+            "file": {
+                "driver": if device { "host_device" } else { "file" },
+                "filename": self.path, "read-only": read_only, "discard": "unmap",
+            },
         });
+        if self.lock.moving().is_some() {
+            // qemu refuses to read what another qemu writes, unless it does not look.
+            node["file"]["locking"] = "off".into();
+        }
         if self.format.may_have_backing() {
             node["backing"] = Value::Null;
         }
@@ -128,7 +149,8 @@ fn stamp(lock: &LockedImage, path: &Path) -> Result<Stamp> {
     Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
 }
 
-fn check_qcow2<R: Read + Seek>(mut file: R) -> Result<u64> {
+/// While somebody has the image open, its header may say that it was not closed: it was not yet.
+fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
     let header = qcow2::read_header(&mut file)?;
     let refuse = |what: String, hint: &str| Err(Error::unsupported(what).hint(hint));
     if let Some(backing) = header.backing_file {
@@ -154,7 +176,7 @@ fn check_qcow2<R: Read + Seek>(mut file: R) -> Result<u64> {
             "delete them first: qemu-img snapshot -l IMAGE, qemu-img snapshot -d NAME IMAGE",
         );
     }
-    if header.corrupt || header.dirty {
+    if header.corrupt || (header.dirty && !moving) {
         let what = if header.corrupt { "is marked as corrupt" } else { "was not closed properly" };
         return refuse(format!("the image {what}"), "repair it first: qemu-img check -r all IMAGE");
     }
@@ -178,7 +200,11 @@ fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> 
 /// The length of the disk, for formats whose headers guestseal does not read itself.
 fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
-    let run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json", "-f", format.driver(), &path]);
+    let mut run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json"]);
+    if lock.moving().is_some() {
+        run = run.arg("--force-share");
+    }
+    let run = run.args(["-f", format.driver(), &path]);
     let (exit, answer) = run.output(ANSWER_LIMIT)?;
     exit.success()?;
     let answer: Value = serde_json::from_slice(&answer).context(|| "cannot understand qemu-img info")?;
