@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result, both_values};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
-use crate::image::lock::Use;
+use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{NamelessFile, folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
@@ -240,6 +240,10 @@ fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(Error::usage(format!("{} is a folder", path.display()))
             .hint("--output takes the name of the new image"));
+    }
+    if path.is_file() {
+        // What is replaced may be the image of another running guest.
+        LockedImage::open(path, Use::Commit)?;
     }
     Ok(path.clone())
 }

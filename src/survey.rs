@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -26,6 +25,8 @@ use crate::session::{Inspection, Session, choose_way};
 pub struct Survey {
     /// The image.
     pub image: ImageFacts,
+    /// Whether somebody else used the image meanwhile, so that what was read may have moved.
+    pub moving: bool,
     /// What the guest is.
     pub inspection: Inspection,
     /// What each operation would do.
@@ -43,19 +44,39 @@ pub struct Target {
     pub attach: Option<Way>,
 }
 
-/// Looks at an image: opened read-only, mounted read-only, no journal replayed.
+/// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
+/// looked at all the same, with a warning.
 ///
 /// # Errors
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
+    let image = open(target, observer)?;
+    look(&image, target, operations, observer).map_err(|error| image.lock.blame(error))
+}
+
+fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, Use::Read)?;
+    let image = Image::open(&target.image, target.format, Use::Look)?;
+    if let Some(who) = image.lock.moving() {
+        let name = target.image.display();
+        observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
+    }
+    Ok(image)
+}
+
+fn look(
+    image: &Image,
+    target: &Target,
+    operations: &[Planned],
+    observer: &mut dyn Observer,
+) -> Result<Survey> {
     let spec = ImageSpec { layers: image.node(true), read_only: true };
-    let way = choose_way(target.attach, &image, true)?;
+    let way = choose_way(target.attach, image, true)?;
     let session = Session::open(&spec, way, Access::Look, observer)?;
     let seen = apply(operations, session.guest(), Mode::Look, observer);
     let (operations, inspection) = both_values(seen, session.close())?;
-    Ok(Survey { image: image.facts(), inspection, operations })
+    let moving = image.lock.moving().is_some();
+    Ok(Survey { image: image.facts(), moving, inspection, operations })
 }
 
 /// What `verify` found.
@@ -66,6 +87,8 @@ pub struct Verdict {
     pub image: PathBuf,
     /// Whether nothing was found.
     pub sealed: bool,
+    /// Whether somebody else used the image meanwhile, so that what was read may have moved.
+    pub moving: bool,
     /// None when the record has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_matches: Option<bool>,
@@ -83,12 +106,6 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
     let path = target.image.as_path();
     path.metadata().context(|| format!("cannot find the image {}", path.display()))?;
     let seal = record::load(path)?;
-    let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
-    let matches = |wanted: &String| {
-        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-        Ok(*wanted == digest::sha256(&file, path, observer)?)
-    };
-    let digest_matches = wanted.map(matches).transpose()?;
     let operations: Vec<_> = seal
         .predicate
         .operations
@@ -96,14 +113,22 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         .map(|operation| (operation.name, operation.parameters))
         .collect();
     let planned = recorded(catalogue, &operations)?;
-    let seen = survey(target, &planned, observer)?;
-    Ok(verdict(path, digest_matches, &seen.operations))
+    // Locked before it is hashed, or told that it moves.
+    let image = open(target, observer)?;
+    let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
+    let judge = |observer: &mut dyn Observer| {
+        let digest_matches = wanted
+            .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
+            .transpose()?;
+        Ok(verdict(path, digest_matches, &look(&image, target, &planned, observer)?))
+    };
+    judge(observer).map_err(|error| image.lock.blame(error))
 }
 
-fn verdict(image: &Path, digest_matches: Option<bool>, seen: &[OperationReport]) -> Verdict {
-    let of = |outcome: Outcome| seen.iter().filter(move |report| report.outcome == outcome);
+fn verdict(image: &Path, digest_matches: Option<bool>, seen: &Survey) -> Verdict {
+    let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
     let unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
     let found: Vec<_> = of(Outcome::Changed).cloned().collect();
     let sealed = found.is_empty() && digest_matches != Some(false);
-    Verdict { image: image.to_path_buf(), sealed, digest_matches, found, unsure }
+    Verdict { image: image.to_path_buf(), sealed, moving: seen.moving, digest_matches, found, unsure }
 }

@@ -188,7 +188,7 @@ impl Pending {
     fn write_once(&mut self, lock: &LockedImage) -> Result<()> {
         let overlay = overlay_path(&self.image);
         let path = overlay.to_str().ok_or_else(|| Error::unsupported("the image's path is no UTF-8"))?;
-        let image = info::node(&self.image, self.entry.format, false);
+        let image = info::node(lock.file(), &self.image, self.entry.format, false, false);
         let node = overlay::node(path, &image);
         let commit = Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-t", "writeback"]);
         let (exit, _) = commit.arg(format!("json:{node}")).output(1 << 16)?;

@@ -12,4 +12,5 @@ mod netlink;
 mod partitions;
 pub mod tool;
 pub mod trouble;
+pub mod users;
 pub mod wait;
