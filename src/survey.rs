@@ -104,7 +104,8 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    path.metadata().context(|| format!("cannot find the image {}", path.display()))?;
+    // Before its record, which an interrupted commit has not written yet.
+    let _locked = Image::open(path, target.format, Use::Read)?;
     let seal = record::load(path)?;
     let operations: Vec<_> = seal
         .predicate
