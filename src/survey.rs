@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Result, both_values};
 use crate::image::commit::refuse_interrupted;
@@ -19,6 +19,9 @@ use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
 use crate::report::{Event, Observer, OperationReport, Outcome};
 use crate::session::{Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// What was seen in an image.
 #[derive(Debug, Serialize)]
@@ -28,6 +31,8 @@ pub struct Survey {
     pub image: ImageFacts,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that looked.
+    pub confinement: Confinement,
     /// What each operation would do.
     pub operations: Vec<OperationReport>,
 }
@@ -54,9 +59,9 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
     let spec = ImageSpec { layers: image.node(true), read_only: true };
     let way = choose_way(target.attach, &image, true)?;
     let session = Session::open(&spec, way, Access::Look, observer)?;
-    let seen = apply(operations, session.guest(), Mode::Look, observer);
-    let (operations, inspection) = both_values(seen, session.close())?;
-    Ok(Survey { image: image.facts(), inspection, operations })
+    let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
+    Ok(Survey { image: image.facts(), inspection, confinement, operations })
 }
 
 /// What `verify` found.
