@@ -11,6 +11,7 @@ mod wire;
 
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub use wire::{WireError, WirePassword};
 
@@ -27,13 +28,16 @@ pub const ARGUMENT: &str = "--guestseal-worker";
 
 /// What is written at once.
 const BUFFER: usize = 64 << 10;
+/// How long the end of an operation may wait to be told: each telling wakes the parent.
+const HEAP: Duration = Duration::from_millis(50);
 
 /// Works: reads what to do, shuts this process in, and edits the guest at which the working directory is.
 ///
 /// # Errors
 /// When the parent does not make itself understood or has gone. That the work itself failed is told to the parent.
 pub fn serve(mut input: impl Read, output: impl Write) -> Result<()> {
-    let mut wire = Wire { output: BufWriter::with_capacity(BUFFER, output), trouble: None, at_once: false };
+    let output = BufWriter::with_capacity(BUFFER, output);
+    let mut wire = Wire { output, trouble: None, at_once: false, flushed: Instant::now() };
     let last = match hear(&mut input).and_then(|start| work(*start, &mut input, &mut wire)) {
         Ok(()) => FromWorker::Done,
         Err(error) => FromWorker::Failed((&error).into()),
@@ -70,6 +74,7 @@ struct Wire<W: Write> {
     output: BufWriter<W>,
     trouble: Option<Error>,
     at_once: bool,
+    flushed: Instant,
 }
 
 impl<W: Write> Wire<W> {
@@ -80,6 +85,7 @@ impl<W: Write> Wire<W> {
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.flushed = Instant::now();
         let flushed =
             self.output.flush().map_err(|error| Error::failed("the parent is gone").caused_by(error));
         self.trouble.take().map_or(flushed, Err)
@@ -98,9 +104,6 @@ impl<W: Write> Observer for Worker<'_, W> {
         match event {
             Event::Change { file, .. } => {
                 self.wire.say(&FromWorker::File(file.clone()));
-                if !self.wire.at_once {
-                    return;
-                }
             }
             Event::Operation(report) => {
                 if self.mode == Mode::Look {
@@ -116,7 +119,9 @@ impl<W: Write> Observer for Worker<'_, W> {
             }
             _ => return,
         }
-        self.wire.trouble = self.wire.flush().err();
+        if self.wire.at_once || self.wire.flushed.elapsed() > HEAP {
+            self.wire.trouble = self.wire.flush().err();
+        }
     }
 }
 

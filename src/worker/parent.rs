@@ -214,3 +214,38 @@ impl Listener<'_, '_> {
         Ok(Next::Listen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::confine::Confinement;
+
+    struct Warnings(Vec<String>);
+
+    impl Observer for Warnings {
+        fn event(&mut self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.push(text.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn locks_that_the_kernel_lacks_are_told() {
+        for (landlock, seccomp, told) in
+            [(Some(1), true, vec![]), (None, true, vec![NO_LANDLOCK]), (Some(7), false, vec![NO_SECCOMP])]
+        {
+            let mut observer = Warnings(Vec::new());
+            let mut listener = Listener {
+                conversation: Conversation::new(&[], Mode::Look),
+                mode: Mode::Look,
+                folder: Path::new("/"),
+                observer: &mut observer,
+            };
+            let confinement = Confinement { landlock, seccomp, capabilities: Vec::new() };
+            let heard = listener.hear(FromWorker::Ready { version: VERSION, confinement });
+            assert!(matches!(heard, Ok(Next::Listen)));
+            assert_eq!(observer.0, told);
+        }
+    }
+}

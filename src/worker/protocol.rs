@@ -86,7 +86,7 @@ impl From<WirePlanned<'_>> for Planned {
 
 /// What the worker says: that it is ready; then for each operation its files and notes, the scripts to run, and its end;
 /// then that all is done. Or at any time that it failed, which is its last word.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromWorker {
     /// It is confined, and has not touched the guest yet.
@@ -111,7 +111,7 @@ pub enum FromWorker {
 }
 
 /// The end of an operation: its report without files and notes, which went before.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Ending {
     /// Its name.

@@ -16,3 +16,4 @@ mod looks;
 mod mounts;
 mod stage;
 mod variants;
+mod worker;
