@@ -24,5 +24,6 @@ pub mod seal;
 pub mod session;
 pub mod survey;
 pub mod sys;
+pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

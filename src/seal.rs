@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Error, Result, both_values};
 use crate::fault::{self, Point};
@@ -27,7 +27,10 @@ use crate::record::{
 use crate::recover::{Committed, finish};
 use crate::report::{Event, Observer, OperationReport};
 use crate::session::{Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -46,6 +49,8 @@ pub struct SealReport {
     pub attached: Attached,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that edited the guest.
+    pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
     /// Digest of the sealed image.
@@ -90,8 +95,9 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
-    let Applied { attached, inspection, operations } = applied;
-    Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
+    let Applied { attached, inspection, edited } = applied;
+    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    Ok(SealReport { input, image: sealed, record, attached, inspection, confinement, operations, sha256 })
 }
 
 /// The files that a run makes, by how its result becomes permanent.
@@ -178,7 +184,7 @@ fn hashed(
 struct Applied {
     attached: Attached,
     inspection: Inspection,
-    operations: Vec<OperationReport>,
+    edited: Edited,
 }
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
@@ -193,18 +199,18 @@ fn apply_to_guest(
     let session =
         Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
+    let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
     plan.forget_passwords();
-    let applied = applied.and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
     observer.event(Event::Stage("unmounting"));
-    let (operations, inspection) = both_values(applied, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, inspection, operations })
+    let (edited, inspection) = both_values(edited, session.close())?;
+    Ok(Applied { attached: Attached { way, reason }, inspection, edited })
 }
 
 /// The record, but for the digest.
 fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
-    let operations = plan.operations.iter().zip(&applied.operations);
+    let operations = plan.operations.iter().zip(&applied.edited.operations);
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
         subject: vec![Subject {
@@ -226,6 +232,7 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
                 note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
             },
             attached: applied.attached.way.name().into(),
+            confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
         },
     }

@@ -88,9 +88,9 @@ impl Session {
         Ok(Self { tree, devices, disk, run, inspection, way })
     }
 
-    /// The guest's files, what is known of it, and the folder of the host at which it is mounted.
-    pub fn guest(&self) -> (&crate::guest::GuestRoot, &Guest, &std::path::Path) {
-        (self.tree.root(), &self.inspection.guest, self.tree.folder())
+    /// What is known of the guest, and the folder of the host at which it is mounted.
+    pub fn guest(&self) -> (&Guest, &std::path::Path) {
+        (&self.inspection.guest, self.tree.folder())
     }
 
     /// Unmounts, flushes and detaches everything. Goes on after an error and reports the first with the others.

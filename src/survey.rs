@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Result, both_values};
+use crate::error::{Result, both_values};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -18,6 +18,9 @@ use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
 use crate::report::{Event, Observer, OperationReport, Outcome};
 use crate::session::{Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// What was seen in an image.
 #[derive(Debug, Serialize)]
@@ -29,6 +32,8 @@ pub struct Survey {
     pub moving: bool,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that looked.
+    pub confinement: Confinement,
     /// What each operation would do.
     pub operations: Vec<OperationReport>,
 }
@@ -73,10 +78,10 @@ fn look(
     let spec = ImageSpec { layers: image.node(true), read_only: true };
     let way = choose_way(target.attach, image, true)?;
     let session = Session::open(&spec, way, Access::Look, observer)?;
-    let seen = apply(operations, session.guest(), Mode::Look, observer);
-    let (operations, inspection) = both_values(seen, session.close())?;
+    let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
-    Ok(Survey { image: image.facts(), moving, inspection, operations })
+    Ok(Survey { image: image.facts(), moving, inspection, confinement, operations })
 }
 
 /// What `verify` found.
@@ -104,8 +109,8 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    // Before its record, which an interrupted commit has not written yet.
-    let _locked = Image::open(path, target.format, Use::Read)?;
+    // Before its record, which an interrupted commit has not written yet; locked before it is hashed.
+    let image = open(target, observer)?;
     let seal = record::load(path)?;
     let operations: Vec<_> = seal
         .predicate
@@ -114,8 +119,6 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         .map(|operation| (operation.name, operation.parameters))
         .collect();
     let planned = recorded(catalogue, &operations)?;
-    // Locked before it is hashed, or told that it moves.
-    let image = open(target, observer)?;
     let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
     let judge = |observer: &mut dyn Observer| {
         let digest_matches = wanted

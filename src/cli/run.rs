@@ -181,7 +181,7 @@ fn describe_guest(seen: &Survey, printer: &Printer) {
     printer.line(&format!(
         "guest: {}; {}; packages by {}; started by {}",
         guest.os.pretty_name,
-        guest.architecture.unwrap_or("unknown architecture"),
+        guest.architecture.as_deref().unwrap_or("unknown architecture"),
         word(guest.package_manager),
         word(guest.init)
     ));

@@ -16,6 +16,7 @@ use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
 use crate::report::{OperationReport, Outcome, Tally};
+use crate::sys::confine::Confinement;
 
 /// The type of an in-toto Statement, version 1.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -78,6 +79,9 @@ pub struct Seal {
     pub erasure: Erasure,
     /// nbd, fuse or loop.
     pub attached: String,
+    /// What held the worker that edited the guest; older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// How the result became permanent.
     pub commit: serde_json::Value,
 }

@@ -18,3 +18,4 @@ mod looks;
 mod mounts;
 mod stage;
 mod variants;
+mod worker;
