@@ -11,6 +11,10 @@ mod common;
 mod guests;
 #[path = "../images/leftovers.rs"]
 mod leftovers;
+#[allow(dead_code, reason = "shared with tests/images")]
+#[path = "../images/mounts.rs"]
+mod mounts;
+mod room;
 mod secrets;
 mod signals;
 #[allow(dead_code, reason = "shared with tests/images")]
