@@ -16,6 +16,7 @@ mod leftovers;
 mod mounts;
 mod room;
 mod secrets;
+mod sick;
 mod signals;
 #[allow(dead_code, reason = "shared with tests/images")]
 #[path = "../images/stage.rs"]
