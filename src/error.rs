@@ -85,9 +85,11 @@ impl Error {
         self
     }
 
-    /// Keeps this error as the first one and remembers that clean-up failed as well.
+    /// Keeps this error as the first one and remembers that clean-up failed as well. What to do about that stands for
+    /// both when nothing better is known.
     #[must_use]
     pub fn and_also(mut self, other: Error) -> Self {
+        self.0.hint = self.0.hint.take().or_else(|| other.0.hint.clone());
         self.0.also.push(other);
         self
     }

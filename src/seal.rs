@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Error, Result, both_values};
+use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
@@ -87,7 +88,8 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     // names are given within one mount only.
     let files = Files::make(plan, &image, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &image, files.overlay(), observer)?;
+    let applied = apply_to_guest(plan, &image, files.overlay(), observer)
+        .map_err(|error| about_room(error, folder_of(&sealed)))?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
@@ -178,6 +180,19 @@ fn hashed(
     let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
     statement.set_digest(sha256.as_deref());
     Ok((record.write(&statement)?, sha256))
+}
+
+/// Writes of the guest that find no room end as errors of all kinds; the reason is to be named.
+fn about_room(error: Error, folder: &Path) -> Error {
+    /// What qemu takes at a time for a new cluster, and some more for its tables.
+    const LITTLE: u64 = 256 << 10;
+    let free = statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+    match free {
+        Ok(free) if free < LITTLE && error.kind() == ErrorKind::Failed => error
+            .within(format!("no space is left in {} for the working overlay", folder.display()))
+            .hint("make room, or put the result elsewhere with --output NEW"),
+        _ => error,
+    }
 }
 
 /// What was done to the guest.

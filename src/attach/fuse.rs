@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ImageSpec;
+use super::{ImageSpec, judge_end};
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
 use crate::sys::interrupt;
@@ -25,6 +25,7 @@ const MESSAGE_LIMIT: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct FuseDisk {
     file: PathBuf,
+    read_only: bool,
     daemon: Option<Daemon>,
 }
 
@@ -69,7 +70,9 @@ impl FuseDisk {
         interrupt::until_readable(output.as_fd())?;
         let mut daemon = Daemon { child, input, output: BufReader::new(output) };
         match daemon.message()? {
-            Some(greeting) if greeting.get("QMP").is_some() => Ok(Self { file, daemon: Some(daemon) }),
+            Some(greeting) if greeting.get("QMP").is_some() => {
+                Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
+            }
             _ => Err(daemon.died("cannot show the image as a file")),
         }
     }
@@ -101,7 +104,8 @@ impl FuseDisk {
             .read_to_end(&mut rest)
             .context(|| "cannot read the export daemon's last words")?;
         drop(daemon.input);
-        daemon.child.wait_within(PATIENCE)?.success()
+        let exit = daemon.child.wait_within(PATIENCE)?;
+        if self.read_only { exit.success() } else { judge_end(exit) }
     }
 }
 

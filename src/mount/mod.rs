@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod health;
 pub mod options;
 pub mod place;
 pub mod tree;
@@ -15,7 +16,7 @@ use sys_mount::Mount;
 use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
 use crate::disk::{Content, Volume};
-use crate::error::{Context, Error, ErrorKind, Result, all};
+use crate::error::{Context, Error, ErrorKind, Result, all, both};
 use crate::sys::ioctl::LoopWindow;
 use crate::sys::trouble;
 use options::{Access, options};
@@ -62,12 +63,15 @@ impl Devices {
         Ok(path)
     }
 
-    /// Flushes and detaches all. Nothing may be mounted.
+    /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.
     ///
     /// # Errors
     /// The first that fails; the others are detached all the same.
     pub fn close(self) -> Result<()> {
-        all(self.loops.into_iter().map(|(_, device)| device.close()))
+        let closed = all(self.loops.into_iter().map(|(_, device)| device.close()));
+        // By the descriptor that was open all the time, so that no error of a write is missed.
+        let flushed = if self.read_only { Ok(()) } else { self.disk.sync_all() };
+        both(closed, flushed.context(|| "cannot flush the attached disk"))
     }
 }
 
@@ -75,6 +79,8 @@ impl Devices {
 #[derive(Debug)]
 pub struct Mounted {
     mount: Option<Mount>,
+    content: Content,
+    access: Access,
     /// Where it is for everybody: the mount may have been made by way of an open folder.
     target: PathBuf,
 }
@@ -101,7 +107,7 @@ impl Mounted {
                 Error::new(kind, format!("cannot mount the guest's {content} filesystem")).caused_by(error);
             if kernel_lacks { wrapped.hint(format!("this host's kernel has no {content}")) } else { wrapped }
         })?;
-        Ok(Self { mount: Some(mount), target: target.to_path_buf() })
+        Ok(Self { mount: Some(mount), content, access, target: target.to_path_buf() })
     }
 
     /// Says where the filesystem is when it was mounted through an open folder, to be unmounted by that name.
@@ -111,12 +117,16 @@ impl Mounted {
         self
     }
 
-    /// Unmounts, which writes everything out.
+    /// Writes everything out and unmounts.
     ///
     /// # Errors
-    /// When it is still in use.
+    /// When something could not be written, or it is still in use.
     pub fn close(mut self) -> Result<()> {
-        self.unmount()
+        let written = match self.access {
+            Access::Look => Ok(()),
+            Access::Change => health::write_out(&self.target, self.content),
+        };
+        both(written, self.unmount())
     }
 
     fn unmount(&mut self) -> Result<()> {

@@ -200,6 +200,11 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Judges the status.
     ///
     /// # Errors

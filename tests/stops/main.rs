@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails or says so")]
 
+mod bad_disk;
 #[allow(dead_code, reason = "shared with tests/images")]
 #[path = "../images/common.rs"]
 mod common;
@@ -11,7 +12,12 @@ mod common;
 mod guests;
 #[path = "../images/leftovers.rs"]
 mod leftovers;
+#[allow(dead_code, reason = "shared with tests/images")]
+#[path = "../images/mounts.rs"]
+mod mounts;
+mod room;
 mod secrets;
+mod sick;
 mod signals;
 #[allow(dead_code, reason = "shared with tests/images")]
 #[path = "../images/stage.rs"]

@@ -144,6 +144,10 @@ impl Ended {
         self.says(needles)
     }
 
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     /// Fails unless it ended with this code and its errors hold each of these.
     #[track_caller]
     pub(crate) fn with(self, code: i32, needles: &[&str]) -> Self {
