@@ -16,14 +16,16 @@ use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::image::overlay::Overlay;
+use crate::mount::damage::explain;
 use crate::mount::options::Access;
 use crate::plan::Plan;
 use crate::record::{
     Erasure, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
     digest,
 };
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::trouble;
 
 /// The stage that may take long without a count to show.
@@ -41,6 +43,8 @@ pub struct SealReport {
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
     /// What each operation did.
@@ -94,8 +98,9 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
         Sealing { sealed: &sealed, sha256: sha256.as_deref(), started, finished },
     );
     let record = record.write(&statement)?;
-    let Applied { attached, inspection, operations } = applied;
-    Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
+    let Applied { attached, repairs, inspection, operations } = applied;
+    let input = image.facts();
+    Ok(SealReport { input, image: sealed, record, attached, repairs, inspection, operations, sha256 })
 }
 
 /// The files that a run makes; which, depends on how its result becomes permanent.
@@ -129,6 +134,7 @@ impl Files {
 /// What was done to the guest.
 struct Applied {
     attached: Attached,
+    repairs: Vec<Repair>,
     inspection: Inspection,
     operations: Vec<OperationReport>,
 }
@@ -145,14 +151,16 @@ fn apply_to_guest(
     if overlay.is_none() && way != Way::Loop {
         image.lock.let_qemu_write()?;
     }
-    let session =
-        Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
+    let handling = Handling { access: Access::Change, repair: plan.repair };
+    let session = Session::open(&ImageSpec { layers, read_only: false }, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let applied = apply(&plan.operations, session.guest(), Mode::Change, observer)
+        .map_err(explain)
         .and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
     let (operations, inspection) = both_values(applied, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, inspection, operations })
+    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, operations })
 }
 
 struct Sealing<'a> {
@@ -180,6 +188,7 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealing: Sealing<'_>
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
+            repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: Erasure {
                 policy: "none".into(),

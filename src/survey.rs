@@ -13,12 +13,16 @@ use crate::image::commit::refuse_interrupted;
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
+use crate::image::nameless::folder_of;
+use crate::image::overlay::Overlay;
+use crate::mount::damage::explain;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
 
 /// What was seen in an image.
 #[derive(Debug, Serialize)]
@@ -28,6 +32,9 @@ pub struct Survey {
     pub image: ImageFacts,
     /// Whether somebody else used the image meanwhile, so that what was read may have moved.
     pub moving: bool,
+    /// Filesystems that would be repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
     /// What each operation would do.
@@ -43,6 +50,8 @@ pub struct Target {
     pub format: Option<Format>,
     /// How to attach it.
     pub attach: Option<Way>,
+    /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
+    pub repair: bool,
 }
 
 /// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
@@ -57,7 +66,7 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, Use::Look)?;
+    let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
     match image.lock.moving() {
         Some(who) => {
             let name = target.image.display();
@@ -76,13 +85,17 @@ fn look(
     operations: &[Planned],
     observer: &mut dyn Observer,
 ) -> Result<Survey> {
-    let spec = ImageSpec { layers: image.node(true), read_only: true };
-    let way = choose_way(target.attach, image, true)?;
-    let session = Session::open(&spec, way, Access::Look, observer)?;
-    let seen = apply(operations, session.guest(), Mode::Look, observer);
+    let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
+    let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
+    let spec = ImageSpec { layers, read_only: overlay.is_none() };
+    let way = choose_way(target.attach, image, overlay.is_none())?;
+    let handling = Handling { access: Access::Look, repair: target.repair };
+    let session = Session::open(&spec, way, handling, observer)?;
+    let seen = apply(operations, session.guest(), Mode::Look, observer).map_err(explain);
+    let repairs = session.repairs.clone();
     let (operations, inspection) = both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
-    Ok(Survey { image: image.facts(), moving, inspection, operations })
+    Ok(Survey { image: image.facts(), moving, repairs, inspection, operations })
 }
 
 /// What `verify` found.
