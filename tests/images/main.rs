@@ -16,5 +16,6 @@ mod layouts;
 mod leftovers;
 mod looks;
 mod mounts;
+mod repair;
 mod stage;
 mod variants;
