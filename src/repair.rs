@@ -39,7 +39,7 @@ pub struct Repair {
 /// # Errors
 /// Unsupported when a filesystem cannot be repaired, or only by losing what its log holds; that the host lacks a tool.
 pub fn repair(
-    layout: DiskLayout,
+    layout: &DiskLayout,
     devices: &mut Devices,
     folder: &Path,
     observer: &mut dyn Observer,

@@ -92,7 +92,7 @@ impl Session {
         let bytes = disk.bytes()?;
         let (mut layout, mut repairs) = (read_disk(&mut devices.disk(), bytes)?, Vec::new());
         if handling.repair {
-            (layout, repairs) = repair(layout, &mut devices, &run.folder("probe")?, observer)?;
+            (layout, repairs) = repair(&layout, &mut devices, &run.folder("probe")?, observer)?;
         }
         observer.event(Event::Stage("looking for the guest"));
         let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;

@@ -66,7 +66,7 @@ fn holds(process: &Path, wanted: Identity, bytes: &RangeInclusive<i64>) -> bool 
     })
 }
 
-/// "lock:	1: OFDLCK ADVISORY  READ -1 fe:00:3411 100 101" (proc_pid_fdinfo(5)); the end may be "EOF".
+/// "lock: 1: OFDLCK ADVISORY  READ -1 fe:00:3411 100 101" (proc_pid_fdinfo(5)); the end may be "EOF".
 fn is_lock_within(line: &str, bytes: &RangeInclusive<i64>) -> bool {
     let Some(fields) = line.strip_prefix("lock:") else { return false };
     let fields: Vec<&str> = fields.split_whitespace().collect();

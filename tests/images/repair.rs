@@ -178,9 +178,14 @@ fn an_xfs_whose_log_is_damaged() {
     let start =
         u64::from_str_radix(log.split(['(', ')']).next().unwrap().trim().trim_start_matches("0x"), 16)
             .unwrap();
-    // Behind the first record: blocks in the middle of what was written last.
-    overwrite(&stage.image, start + 24 * 512 + 4, &[0x5a; 4096]);
-    stage.unchanged_by("seal", 6).says(&["xfs", "Structure needs cleaning", "xfs_repair"]);
+    // The first record that must be replayed; the last few, which a crash may tear, the kernel forgives.
+    let printed = shell(&format!("xfs_logprint -t {}", stage.image.display()));
+    let line = printed.lines().find(|line| line.contains("log tail:")).unwrap_or_else(|| panic!("{printed}"));
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [tail, head] = numbers[..] else { panic!("{line}") };
+    assert!(line.contains("DIRTY") && head > tail + 1000, "{line}");
+    overwrite(&stage.image, start + (tail + 2) * 512 + 100, &[0x5a; 64]);
+    stage.unchanged_by("seal", 6).says(&["xfs", "Bad message", "xfs_repair"]);
     stage.unchanged_by("seal --repair", 6).says(&[
         "the log of the xfs",
         "cannot be replayed",
