@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::action::{Findings, View, look, meets};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Point};
 use crate::guest::GuestRoot;
 use crate::guest::change::Verb;
 use crate::inspect::guest::Guest;
 use crate::plan::Planned;
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Tally};
-use crate::sys::tool;
+use crate::sys::{interrupt, tool};
 
 /// Whether to change the guest or only to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub fn apply(
     let mut run = Run { folder, mode, gone: BTreeSet::new(), observer };
     let mut reports = Vec::with_capacity(operations.len());
     for planned in operations {
+        interrupt::check_before(&format!("the operation {}", planned.operation.name))?;
         let view = View { root, guest, settings: &planned.settings };
         reports.push(run.operation(planned, view).map_err(|error| in_operation(planned, error))?);
         if reports.len() == 1 {
@@ -48,7 +49,8 @@ pub fn apply(
 }
 
 fn in_operation(planned: &Planned, error: Error) -> Error {
-    error.within(format!("the operation {} failed", planned.operation.name))
+    let came = if error.kind() == ErrorKind::Stopped { "was left" } else { "failed" };
+    error.within(format!("the operation {} {came}", planned.operation.name))
 }
 
 struct Run<'a> {
@@ -91,6 +93,7 @@ impl Run<'_> {
             changes.retain(|change| !self.is_gone(change.path()));
         }
         for change in &changes {
+            interrupt::check()?;
             if self.mode == Mode::Change {
                 change.make(view.root)?;
                 self.observer.event(Event::Change { operation: &report.name, change });

@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The host lacks something guestseal needs.
     HostLacks,
+    /// A signal stopped the run, and what it had done was undone.
+    Stopped,
 }
 
 /// Result of everything in this crate.

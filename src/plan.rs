@@ -37,6 +37,13 @@ pub struct Plan {
     pub digest: bool,
 }
 
+impl Plan {
+    /// Wipes the passwords, which nothing needs any more once they are set.
+    pub fn forget_passwords(&mut self) {
+        self.operations.iter_mut().for_each(|planned| planned.settings.passwords.clear());
+    }
+}
+
 /// One operation that runs.
 #[derive(Debug, Clone)]
 pub struct Planned {

@@ -14,6 +14,7 @@ use crate::mount::damage::advice;
 use crate::mount::options::Access;
 use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 use crate::sys::tool::Tool;
 
 /// The most that a tool may say.
@@ -50,6 +51,7 @@ pub fn repair(
         else {
             continue;
         };
+        interrupt::check_before("checking the guest's filesystems")?;
         let broken = Broken { volume: volume_name(volume), content: superblock.content };
         let command = match superblock.content {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {

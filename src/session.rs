@@ -20,6 +20,7 @@ use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
 use crate::repair::{Repair, repair};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 use crate::sys::namespace::{RunFolder, enter_private_mounts};
 use crate::sys::tool;
 
@@ -83,10 +84,12 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         enter_private_mounts()?;
+        interrupt::check_before("attaching the image")?;
         let run = RunFolder::mount()?;
         let disk = AttachedDisk::attach(spec, way, &run)?;
         observer.event(Event::Attached { way: way.name(), reason });
         fault::point(Point::Attached)?;
+        interrupt::check_before("reading the disk")?;
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
@@ -94,6 +97,7 @@ impl Session {
         if handling.repair {
             (layout, repairs) = repair(&layout, &mut devices, &run.folder("probe")?, observer)?;
         }
+        interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
         let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;
         let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));
@@ -101,9 +105,11 @@ impl Session {
         for note in warnings.chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));
         }
+        interrupt::check_before("mounting the guest")?;
         let folder = run.folder("root")?;
         let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &folder, handling.access)?;
         fault::point(Point::Mounted)?;
+        interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
         Ok(Self { tree, devices, disk, run, inspection, repairs, way })

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Result, both_values};
-use crate::image::commit::refuse_interrupted;
+use crate::error::{Result, both_values};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -67,14 +66,9 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
     let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
-    match image.lock.moving() {
-        Some(who) => {
-            let name = target.image.display();
-            observer
-                .event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
-        }
-        // Only now: while another run commits, the image is in use, and not interrupted.
-        None => refuse_interrupted(&target.image)?,
+    if let Some(who) = image.lock.moving() {
+        let name = target.image.display();
+        observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
     }
     Ok(image)
 }
@@ -123,7 +117,8 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    path.metadata().context(|| format!("cannot find the image {}", path.display()))?;
+    // Before its record, which an interrupted commit has not written yet.
+    let _locked = Image::open(path, target.format, Use::Read)?;
     let seal = record::load(path)?;
     let operations: Vec<_> = seal
         .predicate
@@ -136,8 +131,9 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
     let image = open(target, observer)?;
     let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
     let judge = |observer: &mut dyn Observer| {
-        let digest_matches =
-            wanted.map(|wanted| Ok(*wanted == digest::sha256(path, observer)?)).transpose()?;
+        let digest_matches = wanted
+            .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
+            .transpose()?;
         Ok(verdict(path, digest_matches, &look(&image, target, &planned, observer)?))
     };
     judge(observer).map_err(|error| image.lock.blame(error))

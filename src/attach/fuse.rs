@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::ImageSpec;
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
+use crate::sys::interrupt;
 use crate::sys::tool::Tool;
 
 /// How long the daemon may take to write what it holds and end, once told to.
@@ -64,6 +66,7 @@ impl FuseDisk {
         let (Some(input), Some(output)) = (input, output) else {
             return Err(Error::failed("the export daemon has no monitor"));
         };
+        interrupt::until_readable(output.as_fd())?;
         let mut daemon = Daemon { child, input, output: BufReader::new(output) };
         match daemon.message()? {
             Some(greeting) if greeting.get("QMP").is_some() => Ok(Self { file, daemon: Some(daemon) }),

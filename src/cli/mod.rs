@@ -14,9 +14,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::error::Error;
+use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
-use print::{Printer, error_document};
+use print::{Printer, error_document, finishing};
 
 /// Options of virt-sysprep that guestseal does not have yet. Naming them here keeps a pipeline from believing that a
 /// mistyped option is to blame.
@@ -75,6 +76,9 @@ const NOT_YET: [&str; 50] = [
 
 /// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
+    if let Err(error) = dumps::none() {
+        return fail(&mut Printer::plain(false), &error).into();
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
@@ -86,7 +90,8 @@ pub fn main() -> ExitCode {
     if let Err(error) = arm_fault_point() {
         return fail(&mut printer, &error).into();
     }
-    let result = run::run(cli, &mut printer);
+    let tell = if cli.output.quiet { |_| () } else { finishing };
+    let result = interrupt::watch(tell).and_then(|()| run::run(cli, &mut printer));
     let trouble = crate::sys::trouble::take();
     let mut exit = match result {
         Ok(exit) => exit,
@@ -96,7 +101,10 @@ pub fn main() -> ExitCode {
         printer.error(&Error::failed("clean-up failed").caused_by(error));
         exit = if exit == Exit::Done { Exit::Failed } else { exit };
     }
-    exit.into()
+    match exit {
+        Exit::Stopped => interrupt::end().map_or(exit.into(), ExitCode::from),
+        _ => exit.into(),
+    }
 }
 
 #[cfg(feature = "fault-points")]

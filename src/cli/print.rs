@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -177,6 +178,13 @@ impl Observer for Printer {
             _ => {}
         }
     }
+}
+
+/// Says once that a signal has to wait.
+pub fn finishing(signal: Signal) {
+    eprintln!(
+        "{signal} came while the result is made permanent: finishing that first; a second one kills at once"
+    );
 }
 
 fn and_then(error: &Error) {

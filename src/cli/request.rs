@@ -65,12 +65,8 @@ pub fn choose(args: &SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
 fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parameters> {
     let mut parameters = Parameters::default();
     for setting in &args.set {
-        let wrong = || {
-            Error::usage(format!(
-                "--set needs OPERATION.PARAMETER=VALUE, not {:?}",
-                setting.split('=').next().unwrap_or_default()
-            ))
-        };
+        // Not quoted: whoever mistypes may have typed a secret.
+        let wrong = || Error::usage("--set needs OPERATION.PARAMETER=VALUE");
         let (name, value) = setting.split_once('=').ok_or_else(wrong)?;
         let (operation, parameter) = name.split_once('.').ok_or_else(wrong)?;
         parameters.set(operation, parameter, value);
@@ -101,8 +97,8 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
     if args.no_regenerate {
         parameters.set("ssh-hostkeys", "regenerate", "false");
     }
-    let root = args.root_password.iter().map(|text| PasswordRequest::root(text));
-    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text))) {
+    let root = args.root_password.iter().map(|text| PasswordRequest::root(text.expose()));
+    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text.expose()))) {
         let request = request?;
         if request.bare_word || request.selector.shows_in_process_list() {
             warnings.push(format!("the password of {} stands on the command line, where every user of this host can read it: use file:FILE", request.user));

@@ -1,5 +1,6 @@
 //! What an image file is, and whether guestseal may work on it.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::commit;
 use super::format::{Format, HEAD_BYTES, check_vmdk, detect};
+use super::identity::Stamp;
 use super::lock::{LockedImage, Use};
 use super::qcow2;
 use crate::error::{Context, Error, Result};
@@ -33,9 +36,6 @@ pub struct Image {
     stamp: Stamp,
 }
 
-/// What changes when anybody writes to a file: seconds and nanoseconds of its last change, and its length.
-type Stamp = (i64, i64, u64);
-
 /// The part of [`Image`] that is reported and recorded.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,9 +59,13 @@ impl Image {
     pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
         let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
         let lock = LockedImage::open(&path, usage)?;
+        // Only now: while another run commits, the image is in use, and not interrupted.
+        if lock.moving().is_none() {
+            commit::refuse_interrupted(&path)?;
+        }
         let read = Self::read(&path, format, usage, &lock);
         let (format, virtual_bytes, file_bytes) = read.map_err(|error| lock.blame(error))?;
-        let stamp = stamp(&lock, &path)?;
+        let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
         Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
     }
 
@@ -98,22 +102,8 @@ impl Image {
 
     /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
-        let device = self.lock.file().metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-        let mut node = json!({
-            "driver": self.format.driver(), "read-only": read_only, "discard": "unmap",
-            "file": {
-                "driver": if device { "host_device" } else { "file" },
-                "filename": self.path, "read-only": read_only, "discard": "unmap",
-            },
-        });
-        if self.lock.moving().is_some() {
-            // qemu refuses to read what another qemu writes, unless it does not look.
-            node["file"]["locking"] = "off".into();
-        }
-        if self.format.may_have_backing() {
-            node["backing"] = Value::Null;
-        }
-        node
+        let locking = read_only && self.lock.moving().is_none();
+        node(self.lock.file(), &self.path, self.format, read_only, locking)
     }
 
     /// Whether nobody wrote to the file since it was opened.
@@ -121,7 +111,9 @@ impl Image {
     /// # Errors
     /// When it cannot be examined.
     pub fn is_untouched(&self) -> Result<bool> {
-        Ok(stamp(&self.lock, &self.path)? == self.stamp)
+        let now =
+            Stamp::of(self.lock.file()).context(|| format!("cannot examine {}", self.path.display()))?;
+        Ok(now == self.stamp)
     }
 
     /// Its file's permission bits.
@@ -143,10 +135,24 @@ impl Image {
     }
 }
 
-fn stamp(lock: &LockedImage, path: &Path) -> Result<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = lock.file().metadata().context(|| format!("cannot examine {}", path.display()))?;
-    Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
+/// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. qemu does not
+/// lock what this process has locked for writing, and what is looked at while others write to it.
+pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, locking: bool) -> Value {
+    let device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let mut node = json!({
+        "driver": format.driver(), "read-only": read_only, "discard": "unmap",
+        "file": {
+            "driver": if device { "host_device" } else { "file" },
+            "filename": path, "read-only": read_only, "discard": "unmap",
+        },
+    });
+    if !locking {
+        node["file"]["locking"] = "off".into();
+    }
+    if format.may_have_backing() {
+        node["backing"] = Value::Null;
+    }
+    node
 }
 
 /// While somebody has the image open, its header may say that it was not closed: it was not yet.

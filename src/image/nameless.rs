@@ -1,7 +1,9 @@
 //! A file that has no name until it is whole: a kill leaves nothing of it beside the image.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -9,7 +11,12 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use super::journal::open_own;
+use super::lock::lock_own;
 use crate::error::{Context, Error, Result};
+
+/// How temporary names begin.
+const PREFIX: &str = ".guestseal-";
 
 /// A new file in a folder, without a name (open(2), `O_TMPFILE`).
 ///
@@ -33,27 +40,39 @@ impl NamelessFile {
         let folder = File::open(folder_path).context(failed)?;
         let mode = Mode::from_bits_truncate(mode);
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let (fd, temporary) = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
-            Ok(fd) => (fd, None),
+        let fd = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
-                let name = format!(".guestseal-{}", random_name()?);
-                let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-                (nix::fcntl::openat(&folder, name.as_str(), new, mode).context(failed)?, Some(name))
+                return Self::make_named(folder_path, folder, flags, mode)
+                    .map_err(|error| error.within(failed()));
             }
-            Err(errno) => {
-                let error = Error::failed(failed()).caused_by(errno);
-                return Err(match errno {
-                    Errno::EROFS | Errno::EACCES | Errno::EPERM => {
-                        error.hint("put the result elsewhere with --output NEW")
-                    }
-                    _ => error,
-                });
-            }
+            result => result.map_err(|errno| cannot_write(errno, failed()))?,
         };
-        let made = Self { file: File::from(fd), folder, folder_path: folder_path.to_path_buf(), temporary };
-        // The mode as it was asked for: the umask is for files that people make.
-        fchmod(&made.file, mode).context(failed)?;
+        let made = Self { file: File::from(fd), folder, folder_path: folder_path.into(), temporary: None };
+        made.begin(mode).map_err(|error| error.within(failed()))?;
         Ok(made)
+    }
+
+    /// For filesystems that know no nameless files.
+    fn make_named(folder_path: &Path, folder: File, flags: OFlag, mode: Mode) -> Result<Self> {
+        let first = format!("{PREFIX}new-{}", random_name()?);
+        let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+        let fd = nix::fcntl::openat(&folder, first.as_str(), new, mode)
+            .map_err(|errno| cannot_write(errno, format!("cannot make the file {first}")))?;
+        let (file, folder_path) = (File::from(fd), folder_path.to_path_buf());
+        let mut made = Self { file, folder, folder_path, temporary: Some(first.clone()) };
+        made.begin(mode)?;
+        // By this name it is known as a leftover of guestseal.
+        let name = temporary_name(&made.file)?;
+        renameat(&made.folder, first.as_str(), &made.folder, name.as_str()).context(|| "cannot rename it")?;
+        made.temporary = Some(name);
+        Ok(made)
+    }
+
+    fn begin(&self, mode: Mode) -> Result<()> {
+        // By this lock the next run knows that the file is in use. Where there are no locks nothing is cleaned up.
+        let _ = lock_own(&self.file);
+        // The mode as it was asked for: the umask is for files that people make.
+        fchmod(&self.file, mode).context(|| "cannot set its mode")
     }
 
     /// The file.
@@ -61,16 +80,32 @@ impl NamelessFile {
         &self.file
     }
 
+    /// Another handle of the open file.
+    ///
+    /// # Errors
+    /// When the process has too many.
+    pub fn into_file(self) -> Result<File> {
+        self.file.try_clone().context(|| "cannot keep a file open")
+    }
+
     /// The path by which a child of this process opens it.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// Flushes its content, for a name to be given at once later.
+    ///
+    /// # Errors
+    /// When it cannot be flushed.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_all().context(|| format!("cannot flush a file in {}", self.folder_path.display()))
     }
 
     /// Flushes it and gives it a name that nobody has, permanently.
     ///
     /// # Errors
     /// When the name is taken, or something cannot be flushed.
-    pub fn name(&mut self, name: &str) -> Result<()> {
+    pub fn name(&mut self, name: &OsStr) -> Result<()> {
         let failed = || format!("cannot make {}", self.folder_path.join(name).display());
         self.file.sync_all().context(failed)?;
         match &self.temporary {
@@ -87,17 +122,23 @@ impl NamelessFile {
     ///
     /// # Errors
     /// When something cannot be flushed or renamed.
-    pub fn name_over(&mut self, name: &str) -> Result<()> {
+    pub fn name_over(&mut self, name: &OsStr) -> Result<()> {
         let failed = || format!("cannot make {}", self.folder_path.join(name).display());
         if self.temporary.is_none() {
-            let temporary = format!(".guestseal-{}", random_name()?);
-            self.link(&temporary).context(failed)?;
+            self.flush()?;
+            match self.link(name) {
+                Ok(()) => return self.folder.sync_all().context(failed),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno).context(failed),
+            }
+            let temporary = temporary_name(&self.file)?;
+            self.link(temporary.as_ref()).context(failed)?;
             self.temporary = Some(temporary);
         }
         self.name(name)
     }
 
-    fn link(&self, name: &str) -> nix::Result<()> {
+    fn link(&self, name: &OsStr) -> nix::Result<()> {
         let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         linkat(AT_FDCWD, this.as_str(), &self.folder, name, AtFlags::AT_SYMLINK_FOLLOW)
     }
@@ -113,6 +154,48 @@ impl Drop for NamelessFile {
             crate::sys::trouble::note(error.caused_by(errno));
         }
     }
+}
+
+fn cannot_write(errno: Errno, what: String) -> Error {
+    let error = Error::failed(what).caused_by(errno);
+    match errno {
+        Errno::EROFS | Errno::EACCES | Errno::EPERM => {
+            error.hint("put the result elsewhere with --output NEW")
+        }
+        _ => error,
+    }
+}
+
+/// The name by which a file with a name before its time is known: its own inode number is in it, which no other file
+/// and no copy of it has.
+fn temporary_name(file: &File) -> Result<String> {
+    let metadata = file.metadata().context(|| "cannot examine a new file")?;
+    Ok(format!("{PREFIX}{:x}", metadata.ino()))
+}
+
+/// Removes what runs that were killed left in a folder under temporary names: files that carry their own inode number
+/// in the name, are this user's, and that nobody holds locked.
+///
+/// # Errors
+/// When the folder cannot be read, or such a file not be removed.
+pub fn sweep(folder: &Path) -> Result<()> {
+    let failed = || format!("cannot look for leftovers in {}", folder.display());
+    for entry in std::fs::read_dir(folder).context(failed)? {
+        let entry = entry.context(failed)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if number.is_none_or(|number| format!("{:x}", entry.ino()) != number) {
+            continue;
+        }
+        let path = entry.path();
+        // Anything that cannot be a leftover stays.
+        let Ok(Some(file)) = open_own(&path) else { continue };
+        if lock_own(&file).unwrap_or(false) {
+            std::fs::remove_file(&path)
+                .context(|| format!("cannot remove the leftover {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The folder that a file is or will be in.
@@ -147,7 +230,7 @@ mod tests {
         drop(file);
         assert!(names(folder.path()).is_empty());
         file = NamelessFile::make(folder.path(), 0o600).unwrap();
-        file.name("a").unwrap();
+        file.name("a".as_ref()).unwrap();
         assert_eq!(names(folder.path()), ["a"]);
     }
 
@@ -157,10 +240,58 @@ mod tests {
         std::fs::write(folder.path().join("a"), b"old").unwrap();
         let mut file = NamelessFile::make(folder.path(), 0o600).unwrap();
         file.file().write_all(b"new").unwrap();
-        assert!(file.name("a").is_err());
-        file.name_over("a").unwrap();
+        assert!(file.name("a".as_ref()).is_err());
+        file.name_over("a".as_ref()).unwrap();
         drop(file);
         assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    /// As on NFS, where nothing is nameless.
+    #[test]
+    fn without_nameless_files_a_temporary_name_tells_whose_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = || {
+            let open = File::open(folder.path()).unwrap();
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            NamelessFile::make_named(folder.path(), open, OFlag::O_RDWR | OFlag::O_CLOEXEC, mode).unwrap()
+        };
+        let mut file = make();
+        assert_eq!(names(folder.path()), [temporary_name(&file.file).unwrap()]);
+        sweep(folder.path()).unwrap();
+        file.name("a".as_ref()).unwrap();
+        assert_eq!(names(folder.path()), ["a"]);
+        drop(make());
+        assert_eq!(names(folder.path()), ["a"]);
+        let mut dead = make();
+        dead.temporary = None;
+        drop(dead);
+        assert_eq!(names(folder.path()).len(), 2);
+        sweep(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn only_what_dead_runs_left_is_swept_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = NamelessFile::make(folder.path(), 0o600).unwrap();
+        let dead = NamelessFile::make(folder.path(), 0o600).unwrap();
+        for file in [&live, &dead] {
+            file.link(temporary_name(&file.file).unwrap().as_ref()).unwrap();
+        }
+        let kept = temporary_name(&live.file).unwrap();
+        let gone = temporary_name(&dead.file).unwrap();
+        drop(dead);
+        std::fs::write(folder.path().join(".guestseal-12345"), b"somebody else's").unwrap();
+        std::fs::hard_link(folder.path().join(&kept), folder.path().join("other name")).unwrap();
+        sweep(folder.path()).unwrap();
+        assert!(!folder.path().join(gone).exists());
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, [".guestseal-12345", kept.as_str(), "other name"]);
+        drop(live);
+        std::fs::remove_file(folder.path().join("other name")).unwrap();
+        sweep(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), [".guestseal-12345"]);
     }
 }

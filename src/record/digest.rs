@@ -12,29 +12,31 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 
 const BLOCK: usize = 1 << 20;
 
-/// Hashes a file; the result is lower-case hexadecimal.
+/// Hashes an open file, which `path` names for people; the result is lower-case hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn sha256(path: &Path, observer: &mut dyn Observer) -> Result<String> {
+pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Result<String> {
     let failed = || format!("cannot hash {}", path.display());
-    let mut file = File::open(path).context(failed)?;
     // Not from its metadata: those of a block device say nothing of its length.
     let total = file.seek(SeekFrom::End(0)).context(failed)?;
     let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
     let mut at = 0;
     while at < total {
-        let (data, hole) = next_data(&file, at, total).context(failed)?;
+        let (data, hole) = next_data(file, at, total).context(failed)?;
         while at < data {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
             hash.update(&zeroes[..length]);
             at += length as u64;
         }
         file.seek(SeekFrom::Start(at)).context(failed)?;
         while at < hole {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(hole - at).unwrap_or(BLOCK).min(BLOCK);
             let read = file.read(&mut block[..length]).context(failed)?;
             if read == 0 {
@@ -81,7 +83,7 @@ mod tests {
         let mut bytes = vec![0u8; 3 << 20];
         bytes[2 << 20..(2 << 20) + 4].copy_from_slice(b"data");
         full.write_all(&bytes).unwrap();
-        let hash = |file: &tempfile::NamedTempFile| sha256(file.path(), &mut Silent).unwrap();
+        let hash = |file: &tempfile::NamedTempFile| sha256(file.as_file(), file.path(), &mut Silent).unwrap();
         assert_eq!(hash(&sparse), hash(&full));
         let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hash(&full), expected);

@@ -1,7 +1,9 @@
 //! The lowest room: the only one that starts processes and the only one with `unsafe`. Nothing here knows of guests.
 
 pub mod child;
+pub mod dumps;
 mod exec;
+pub mod interrupt;
 pub mod ioctl;
 pub mod namespace;
 pub mod nbd_device;
