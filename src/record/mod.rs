@@ -15,6 +15,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
+use crate::repair::Repair;
 use crate::report::{OperationReport, Outcome, Tally};
 use crate::sys::confine::Confinement;
 
@@ -73,6 +74,9 @@ pub struct Seal {
     pub input: serde_json::Value,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
+    /// Filesystems that were repaired before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// Every selected operation and what came of it.
     pub operations: Vec<SealedOperation>,
     /// What was done so that deleted data cannot be read back, and how that was proven.
