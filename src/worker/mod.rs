@@ -19,6 +19,7 @@ use crate::apply::{Host, Mode, apply};
 use crate::error::{Error, Result};
 use crate::guest::GuestRoot;
 use crate::mount::damage::explain;
+use crate::operation::unchecked;
 use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::sys::confine::{Reach, confine};
@@ -51,7 +52,7 @@ pub fn serve(mut input: impl Read, output: impl Write) -> Result<()> {
 }
 
 fn hear(input: &mut dyn Read) -> Result<Box<Start<'static>>> {
-    match read_message(input) {
+    match unchecked(|| read_message(input)) {
         Ok(ToWorker::Start(start)) if start.version == VERSION => Ok(start),
         Ok(_) => Err(Error::failed(format!("the parent does not speak version {VERSION} of the protocol"))),
         Err(broken) => Err(Error::failed("the parent is not understood").caused_by(broken)),
