@@ -60,10 +60,10 @@ points! {
     RecordWritten = "record-written",
     /// The record has its name.
     RecordNamed = "record-named",
-    /// The overlay of the commit is gone.
-    OverlayRemoved = "overlay-removed",
     /// The journal is gone.
     JournalRemoved = "journal-removed",
+    /// The overlay of the commit is gone.
+    OverlayRemoved = "overlay-removed",
 }
 
 /// Does what the crash tests asked for at this place; nothing otherwise.

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod operation;
 pub mod plan;
 pub mod record;
+pub mod recover;
 pub mod report;
 pub mod seal;
 pub mod session;

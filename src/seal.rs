@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,19 +11,20 @@ use serde_json::json;
 
 use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Error, Result, both_values};
+use crate::error::{Context, Error, Result, both_values};
 use crate::fault::{self, Point};
-use crate::image::commit::{self, CommitMode};
+use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
-use crate::image::nameless::{NamelessFile, folder_of};
+use crate::image::nameless::{NamelessFile, folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
 use crate::plan::Plan;
 use crate::record::{
     Erasure, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
-    digest,
+    WrittenRecord, digest,
 };
+use crate::recover::{Committed, finish};
 use crate::report::{Event, Observer, OperationReport};
 use crate::session::{Inspection, Session, choose_way};
 use crate::sys::trouble;
@@ -66,7 +69,6 @@ pub struct Attached {
 pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
     observer.event(Event::Image(&plan.image));
-    commit::refuse_interrupted(&plan.image)?;
     let usage = match plan.commit {
         CommitMode::Overlay => Use::Commit,
         CommitMode::Output { .. } => Use::Read,
@@ -75,55 +77,95 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let image = Image::open(&plan.image, plan.format, usage)?;
     fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &image)?;
-    // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet.
-    let record = PendingRecord::prepare(&sealed)?;
-    let mut files = Files::make(plan, &image, folder_of(&sealed))?;
+    sweep(folder_of(&sealed))?;
+    // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet, and
+    // names are given within one mount only.
+    let files = Files::make(plan, &image, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &image, files.overlay.as_ref(), observer)?;
+    let applied = apply_to_guest(plan, &image, files.overlay(), observer)?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     observer.event(Event::Stage(WRITING));
-    files.commit(plan, &image)?;
-    let finished = now();
-    let sha256 = plan.digest.then(|| digest::sha256(&sealed, observer)).transpose()?;
-    let statement = statement(
-        plan,
-        &image,
-        &applied,
-        Sealing { sealed: &sealed, sha256: sha256.as_deref(), started, finished },
-    );
-    let record = record.write(&statement)?;
+    let statement = statement(plan, &image, &applied, &sealed, started);
+    let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
     let Applied { attached, inspection, operations } = applied;
     Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
 }
 
-/// The files that a run makes; which, depends on how its result becomes permanent.
-struct Files {
-    overlay: Option<Overlay>,
-    output: Option<NamelessFile>,
+/// The files that a run makes, by how its result becomes permanent.
+enum Files {
+    IntoImage { overlay: Overlay, journal: NamelessFile, record: PendingRecord },
+    NewFile { overlay: Overlay, output: NamelessFile, path: PathBuf, record: PendingRecord },
+    InPlace { record: PendingRecord },
 }
 
 impl Files {
-    fn make(plan: &Plan, image: &Image, folder: &Path) -> Result<Self> {
-        let overlay = match plan.commit {
-            CommitMode::InPlace => None,
-            _ => Some(Overlay::make(image, folder)?),
-        };
-        let output = match plan.commit {
-            CommitMode::Output { .. } => Some(NamelessFile::make(folder, image.mode()?)?),
-            _ => None,
-        };
-        Ok(Self { overlay, output })
+    fn make(plan: &Plan, image: &Image, sealed: &Path) -> Result<Self> {
+        let folder = folder_of(sealed);
+        let record = PendingRecord::prepare(sealed)?;
+        Ok(match plan.commit {
+            CommitMode::InPlace => Self::InPlace { record },
+            CommitMode::Overlay => {
+                Pending::clear(image)?;
+                let journal = NamelessFile::make(folder, 0o600)?;
+                Self::IntoImage { overlay: Overlay::make(image, folder)?, journal, record }
+            }
+            CommitMode::Output { .. } => {
+                let output = NamelessFile::make(folder, image.mode()?)?;
+                let overlay = Overlay::make(image, folder)?;
+                Self::NewFile { overlay, output, path: sealed.to_path_buf(), record }
+            }
+        })
     }
 
-    fn commit(&mut self, plan: &Plan, image: &Image) -> Result<()> {
-        match (&mut self.overlay, &mut self.output) {
-            (Some(overlay), Some(output)) => commit::into_new_file(overlay, image, output, &plan.commit),
-            (Some(overlay), None) => commit::into_image(overlay, image),
-            (None, _) => Ok(()),
+    fn overlay(&self) -> Option<&Overlay> {
+        match self {
+            Self::IntoImage { overlay, .. } | Self::NewFile { overlay, .. } => Some(overlay),
+            Self::InPlace { .. } => None,
         }
     }
+
+    fn commit(
+        self,
+        plan: &Plan,
+        image: &Image,
+        statement: SealRecord,
+        observer: &mut dyn Observer,
+    ) -> Result<Committed> {
+        match self {
+            Self::IntoImage { mut overlay, journal, record } => {
+                let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
+                let pending = Pending::begin(&mut overlay, journal, image, (record_text, plan.digest))?;
+                finish(pending, (&image.path, &image.lock), record, observer)
+            }
+            Self::NewFile { overlay, mut output, path, record } => {
+                commit::into_new_file(&overlay, image, &output, &plan.commit)?;
+                let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
+                output.name_over(path.file_name().unwrap_or_default())?;
+                fault::point(Point::OutputNamed)?;
+                Ok(Committed { record: record.name()?, sha256 })
+            }
+            Self::InPlace { record } => {
+                let file = (image.lock.file(), image.path.as_path());
+                let (record, sha256) = hashed(plan, file, statement, record, observer)?;
+                Ok(Committed { record: record.name()?, sha256 })
+            }
+        }
+    }
+}
+
+/// Writes the record of a file that is whole, with its digest where the plan wants one.
+fn hashed(
+    plan: &Plan,
+    (file, path): (&File, &Path),
+    mut statement: SealRecord,
+    record: PendingRecord,
+    observer: &mut dyn Observer,
+) -> Result<(WrittenRecord, Option<String>)> {
+    let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
+    statement.set_digest(sha256.as_deref());
+    Ok((record.write(&statement)?, sha256))
 }
 
 /// What was done to the guest.
@@ -142,9 +184,6 @@ fn apply_to_guest(
 ) -> Result<Applied> {
     let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
-    if overlay.is_none() && way != Way::Loop {
-        image.lock.let_qemu_write()?;
-    }
     let session =
         Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
     observer.event(Event::Stage("applying operations"));
@@ -155,27 +194,21 @@ fn apply_to_guest(
     Ok(Applied { attached: Attached { way, reason }, inspection, operations })
 }
 
-struct Sealing<'a> {
-    sealed: &'a Path,
-    sha256: Option<&'a str>,
-    started: String,
-    finished: String,
-}
-
-fn statement(plan: &Plan, image: &Image, applied: &Applied, sealing: Sealing<'_>) -> SealRecord {
+/// The record, but for the digest.
+fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.operations);
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
         subject: vec![Subject {
-            name: sealing.sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            digest: sealing.sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect(),
+            name: sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: BTreeMap::new(),
         }],
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
             tool_version: env!("CARGO_PKG_VERSION").into(),
-            started: sealing.started,
-            finished: sealing.finished,
+            started,
+            finished: now(),
             input: json!(image.facts()),
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,

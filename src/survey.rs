@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,7 +10,6 @@ use serde::Serialize;
 use crate::apply::{Mode, apply};
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Result, both_values};
-use crate::image::commit::refuse_interrupted;
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -49,7 +49,6 @@ pub struct Target {
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
     observer.event(Event::Image(&target.image));
-    refuse_interrupted(&target.image)?;
     let image = Image::open(&target.image, target.format, Use::Read)?;
     let spec = ImageSpec { layers: image.node(true), read_only: true };
     let way = choose_way(target.attach, &image, true)?;
@@ -85,7 +84,11 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
     path.metadata().context(|| format!("cannot find the image {}", path.display()))?;
     let seal = record::load(path)?;
     let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
-    let digest_matches = wanted.map(|wanted| Ok(*wanted == digest::sha256(path, observer)?)).transpose()?;
+    let matches = |wanted: &String| {
+        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+        Ok(*wanted == digest::sha256(&file, path, observer)?)
+    };
+    let digest_matches = wanted.map(matches).transpose()?;
     let operations: Vec<_> = seal
         .predicate
         .operations

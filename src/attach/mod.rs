@@ -74,7 +74,7 @@ impl AttachedDisk {
     pub fn attach(spec: &ImageSpec, way: Way, run: &RunFolder) -> Result<Self> {
         let guard = match way {
             Way::Fuse => Guard::Fuse(FuseDisk::attach(spec, run.path())?),
-            Way::Nbd => Guard::Nbd(NbdDisk::attach(spec)?),
+            Way::Nbd => Guard::Nbd(NbdDisk::attach(spec, run.path())?),
             Way::Loop => Guard::Raw,
         };
         let path = match &guard {

@@ -46,20 +46,20 @@ pub struct NbdDisk {
 }
 
 impl NbdDisk {
-    /// Serves the image and makes a device of it.
+    /// Serves the image and makes a device of it. The server's socket has a name in `folder` for a moment.
     ///
     /// # Errors
     /// `HostLacks` without qemu-nbd, an nbd driver, root or device nodes; `Busy` when somebody else holds the
     /// image's lock; `Unsupported` when its block size is too big or it is empty; failed otherwise, with what
     /// qemu-nbd said.
-    pub fn attach(image: &ImageSpec) -> Result<Self> {
+    pub fn attach(image: &ImageSpec, folder: &Path) -> Result<Self> {
         let program = Tool::find("qemu-nbd")?;
         let mut driver = NbdDriver::open()?;
         for index in left_behind() {
             // Its owner is dead. Where it cannot be freed the kernel just picks another one for us.
             let _ = driver.disconnect(index);
         }
-        let Server { child: mut server, socket, offer } = Server::start(&program, image)?;
+        let Server { child: mut server, socket, offer } = Server::start(&program, image, folder)?;
         let link = Link::connect(driver, &socket, &offer)?;
         // The kernel has its own reference; with ours gone the device is the server's only client.
         drop(socket);

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -34,10 +35,10 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts `program`, qemu-nbd, on the image and waits until it has opened it.
-    pub(super) fn start(program: &Tool, image: &ImageSpec) -> Result<Self> {
+    pub(super) fn start(program: &Tool, image: &ImageSpec, folder: &Path) -> Result<Self> {
         check_layers(&image.layers)?;
         let (listener, mut socket) =
-            connected_listener().context(|| "cannot make a private socket for qemu-nbd")?;
+            connected_listener(folder).context(|| "cannot make a private socket for qemu-nbd")?;
         // In a mount namespace of its own, or it would keep the guest's mounts alive that keep it alive.
         let child = command(program, image).listen_on(listener.into()).on_a_leash().with_own_mounts();
         let child = child.spawn().map_err(unprivileged)?;
@@ -72,13 +73,11 @@ fn unprivileged(error: Error) -> Error {
 }
 
 /// A listening socket with one client in its queue: the one returned. Its name is gone before anybody serves it.
-fn connected_listener() -> std::io::Result<(UnixListener, UnixStream)> {
-    let private = |parent| tempfile::Builder::new().prefix("guestseal-").tempdir_in(parent);
-    let folder = private("/run").or_else(|_| private("/tmp"))?;
-    let path = folder.path().join("nbd");
+fn connected_listener(folder: &Path) -> std::io::Result<(UnixListener, UnixStream)> {
+    let path = folder.join("nbd");
     let listener = UnixListener::bind(&path)?;
     let socket = UnixStream::connect(&path)?;
-    folder.close()?;
+    std::fs::remove_file(&path)?;
     Ok((listener, socket))
 }
 
@@ -159,9 +158,10 @@ mod tests {
 
     #[test]
     fn the_socket_has_no_name_left() {
-        let (listener, socket) = connected_listener().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (listener, socket) = connected_listener(folder.path()).unwrap();
         let path = listener.local_addr().unwrap().as_pathname().unwrap().to_path_buf();
-        assert!(!path.exists() && !path.parent().unwrap().exists());
+        assert!(!path.exists());
         let (mut accepted, _) = listener.accept().unwrap();
         std::io::Write::write_all(&mut accepted, b"x").unwrap();
         let mut byte = [0];

@@ -248,14 +248,24 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
 }
 
 fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, Value)> {
-    let finished = crate::image::commit::recover(image)?;
-    let text = if finished {
-        "the interrupted commit is finished; seal again for a record"
-    } else {
-        "nothing to recover"
-    };
+    let finished = crate::recover::recover(image, printer).map_err(|error| about(image, error))?;
+    printer.end_progress();
+    let text = finished.as_ref().map_or_else(
+        || "nothing to recover".to_owned(),
+        |done| {
+            format!(
+                "the interrupted commit is finished: the image is sealed; record {}",
+                done.record.display()
+            )
+        },
+    );
     printer.line(&format!("{}: {text}", image.display()));
-    Ok((Exit::Done, json!({ "image": image, "recovered": finished })))
+    let mut result = json!({ "image": image, "recovered": finished.is_some() });
+    if let Some(done) = finished {
+        result["record"] = json!(done.record);
+        result["sha256"] = json!(done.sha256);
+    }
+    Ok((Exit::Done, result))
 }
 
 fn list(args: &CatalogueArgs, printer: &Printer) -> Result<Exit> {

@@ -1,15 +1,21 @@
 //! Making the work of a run permanent: the overlay is written into the image, or into a new file.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::format::Format;
-use super::info::Image;
-use super::nameless::NamelessFile;
-use super::overlay::Overlay;
+use super::identity::{Identity, ImageIdentity, Stamp};
+use super::info::{self, Image};
+use super::journal::{self, Entry, Journal, beside, open_own};
+use super::lock::{LockedImage, lock_own};
+use super::nameless::{NamelessFile, folder_of};
+use super::overlay::{self, Overlay};
+use super::qcow2;
 use crate::error::{Context, Error, ErrorKind, Result, both};
+use crate::fault::{self, Point};
 use crate::sys::tool::Tool;
 
 /// How the result of a run becomes permanent.
@@ -31,110 +37,224 @@ pub enum CommitMode {
     InPlace,
 }
 
-/// The name under which an overlay stands while its commit runs. Finding it means: a commit was interrupted.
-pub fn overlay_name(image: &Path) -> PathBuf {
-    let name = image.file_name().unwrap_or_default().to_string_lossy();
-    image.with_file_name(format!(".{name}.guestseal-overlay"))
+/// The name under which an overlay stands while its commit runs.
+fn overlay_path(image: &Path) -> PathBuf {
+    beside(image, "overlay")
 }
 
-/// Refuses to work on an image whose last commit was interrupted.
+/// Refuses to work on an image whose last commit was interrupted. Call with the image locked: the journal of a run
+/// that goes on is no interruption.
 ///
 /// # Errors
-/// [`ErrorKind::Interrupted`] when there is such an overlay.
+/// [`ErrorKind::Interrupted`] when it has a journal.
 pub fn refuse_interrupted(image: &Path) -> Result<()> {
-    // A missing image is for whoever opens it to report.
-    let Ok(image) = &image.canonicalize() else { return Ok(()) };
-    let overlay = overlay_name(image);
-    if overlay.symlink_metadata().is_ok() {
-        return Err(interrupted(image, &overlay));
+    let journal = journal::path_of(image);
+    match journal.symlink_metadata() {
+        Ok(_) => Err(interrupted(image)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::failed(format!("cannot look for {}", journal.display())).caused_by(error)),
     }
-    Ok(())
 }
 
-fn interrupted(image: &Path, overlay: &Path) -> Error {
-    Error::new(ErrorKind::Interrupted, format!("a commit into {} was interrupted", image.display())).hint(
-        format!(
-            "everything is in {}: finish it with `guestseal recover {}`",
-            overlay.display(),
-            image.display()
-        ),
-    )
+/// What to say when a commit stands half done.
+pub fn interrupted(image: &Path) -> Error {
+    let hint = format!(
+        "all that is needed is beside it, in {}: finish it with `guestseal recover {}`",
+        journal::path_of(image).display(),
+        image.display()
+    );
+    Error::new(ErrorKind::Interrupted, format!("a commit into {} was interrupted", image.display()))
+        .hint(hint)
 }
 
-/// Writes the overlay into its image. While that goes on the overlay has a name: a failure leaves everything needed to
-/// finish, and committing again gives the same image.
-///
-/// # Errors
-/// [`ErrorKind::Failed`] or [`ErrorKind::Busy`] when the image is unchanged, [`ErrorKind::Interrupted`] when it is not.
-pub fn into_image(overlay: &mut Overlay, image: &Image) -> Result<()> {
-    if !image.is_untouched()? {
-        let what = format!("{} was changed by another program meanwhile", image.path.display());
-        return Err(Error::new(ErrorKind::Busy, what).hint("nothing of this run was written to it"));
-    }
-    let name = overlay_name(&image.path);
-    overlay.name(&name.file_name().unwrap_or_default().to_string_lossy())?;
-    let committed = image.lock.let_qemu_write().and_then(|()| commit_named(&name, image.path.as_path()));
-    if let Err(error) = committed {
-        if image.is_untouched()? {
-            return both(Err(error), remove_overlay(&name));
+/// A commit with its journal in place: whatever happens from here on, `recover` can finish it.
+#[derive(Debug)]
+pub struct Pending {
+    image: PathBuf,
+    journal: File,
+    entry: Entry,
+    /// The image's stamp when the journal was made, in the run that made it.
+    before: Option<Stamp>,
+    /// Its stamp when it was whole.
+    written: Option<Stamp>,
+}
+
+impl Pending {
+    /// Gives the overlay its name and writes the journal. Nothing of the image is written yet.
+    ///
+    /// # Errors
+    /// When the image was changed meanwhile, the disk is too full, or a file cannot be made; nothing is left then.
+    pub fn begin(
+        overlay: &mut Overlay,
+        mut journal: NamelessFile,
+        image: &Image,
+        (record, digest): (serde_json::Value, bool),
+    ) -> Result<Self> {
+        if !image.is_untouched()? {
+            let what = format!("{} was changed by another program meanwhile", image.path.display());
+            return Err(Error::new(ErrorKind::Busy, what).hint("nothing of this run was written to it"));
         }
-        return Err(interrupted(&image.path, &name).caused_by(error));
+        enough_room(overlay.file(), &image.path)?;
+        image.lock.keep_readers_out()?;
+        let entry = Entry {
+            image: ImageIdentity::of(image.lock.file(), image.format, overlay.file())?,
+            format: image.format,
+            overlay: Identity::of(overlay.file())?,
+            digest,
+            record,
+        };
+        let name = |path: PathBuf| path.file_name().unwrap_or_default().to_os_string();
+        overlay.name(&name(overlay_path(&image.path)))?;
+        let named = fault::point(Point::OverlayNamed)
+            .and_then(|()| journal.file().write_all(&entry.print()?).context(|| "cannot write the journal"))
+            .and_then(|()| journal.name(&name(journal::path_of(&image.path))))
+            .and_then(|()| fault::point(Point::JournalNamed));
+        if let Err(error) = named {
+            return both(Err(error), remove_both(&image.path));
+        }
+        let before = Stamp::of(image.lock.file()).ok();
+        Ok(Self { image: image.path.clone(), journal: journal.into_file()?, entry, before, written: None })
     }
-    image.lock.file().sync_all().context(|| format!("cannot flush {}", image.path.display()))?;
-    remove_overlay(&name)
+
+    /// The commit that was interrupted on a locked image; None when there was none. Without a journal, what a killed
+    /// run left under the overlay's name is removed.
+    ///
+    /// # Errors
+    /// When the journal is damaged, or belongs to another image or overlay.
+    pub fn find(image: &Path, lock: &LockedImage) -> Result<Option<Self>> {
+        let Some((journal, found)) = journal::load(image)? else {
+            remove_dead_overlay(image, lock)?;
+            return Ok(None);
+        };
+        let Journal { entry, written, .. } = found;
+        let pending = Self { image: image.to_path_buf(), journal, entry, before: None, written };
+        pending.check(lock).map_err(|error| journal::refused(image, error))?;
+        Ok(Some(pending))
+    }
+
+    /// Makes way for a new commit: what a killed run left under the overlay's name is removed.
+    ///
+    /// # Errors
+    /// When something else has that name, or it cannot be removed.
+    pub fn clear(image: &Image) -> Result<()> {
+        remove_dead_overlay(&image.path, &image.lock)
+    }
+
+    fn check(&self, lock: &LockedImage) -> Result<()> {
+        if let Some(stamp) = self.written {
+            let now = Stamp::of(lock.file()).context(|| "cannot examine the image")?;
+            if !self.entry.image.file.is(&Identity::of(lock.file())?) {
+                return Err(Error::failed("it was made for another image: the file differs"));
+            }
+            if stamp != now {
+                return Err(Error::failed("the image was written by another program after its commit"));
+            }
+            return Ok(());
+        }
+        let path = overlay_path(&self.image);
+        let overlay = open_own(&path)?
+            .ok_or_else(|| Error::failed(format!("the overlay {} is missing", path.display())))?;
+        if !self.entry.overlay.is(&Identity::of(&overlay)?) {
+            return Err(Error::failed(format!("it was made for another overlay than {}", path.display())));
+        }
+        qcow2::check_whole(&mut &overlay)?;
+        let now = ImageIdentity::of(lock.file(), self.entry.format, &overlay)?;
+        self.entry.image.check(&now)
+    }
+
+    /// The record that was planned, without the digest of the image; and whether it is to have one.
+    pub fn record(&self) -> (&serde_json::Value, bool) {
+        (&self.entry.record, self.entry.digest)
+    }
+
+    /// Writes the overlay into the image, flushes it, and says so in the journal. Doing it again gives the same image.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`]: the image may be half written, and the journal stays. Any other kind: this commit had
+    /// just begun and not a byte of the image was written; overlay and journal are gone.
+    pub fn write(mut self, lock: &LockedImage) -> Result<Self> {
+        if self.written.is_some() {
+            return Ok(self);
+        }
+        let Err(error) = self.write_once(lock) else { return Ok(self) };
+        let now = Stamp::of(lock.file()).ok();
+        if self.before.is_some() && self.before == now {
+            let failed = Error::failed(format!("cannot write the result into {}", self.image.display()));
+            return both(Err(failed.caused_by(error)), remove_both(&self.image));
+        }
+        Err(interrupted(&self.image).caused_by(error))
+    }
+
+    fn write_once(&mut self, lock: &LockedImage) -> Result<()> {
+        let overlay = overlay_path(&self.image);
+        let path = overlay.to_str().ok_or_else(|| Error::unsupported("the image's path is no UTF-8"))?;
+        let image = info::node(&self.image, self.entry.format, false);
+        let node = overlay::node(path, &image);
+        let commit = Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-t", "writeback"]);
+        let (exit, _) = commit.arg(format!("json:{node}")).output(1 << 16)?;
+        exit.success()?;
+        if self.before.is_none() && self.entry.format == Format::Qcow2 {
+            // A commit that was killed may have taken clusters that nothing refers to.
+            let check = Tool::find("qemu-img")?.spawn().args(["check", "-q", "-r", "leaks"]);
+            check.arg(format!("json:{image}")).output(1 << 20)?.0.success()?;
+        }
+        fault::point(Point::ImageWritten)?;
+        lock.file().sync_all().context(|| format!("cannot flush {}", self.image.display()))?;
+        fault::point(Point::ImageFlushed)?;
+        let stamp = Stamp::of(lock.file()).context(|| "cannot examine the image")?;
+        journal::mark_written(&mut self.journal, stamp)?;
+        self.written = Some(stamp);
+        fault::point(Point::JournalMarked)
+    }
+
+    /// Ends the commit: image and record are whole, so overlay and journal go.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn finish(self) -> Result<()> {
+        remove_both(&self.image).map_err(|error| interrupted(&self.image).caused_by(error))
+    }
 }
 
-/// Finishes an interrupted commit. False when there was none.
-///
-/// # Errors
-/// [`ErrorKind::Interrupted`] when it fails again, [`ErrorKind::Failed`] when the overlay is not one of this image.
-pub fn recover(image: &Path) -> Result<bool> {
-    let image = image.canonicalize().context(|| format!("cannot find the image {}", image.display()))?;
-    let name = overlay_name(&image);
-    let mut file = match File::open(&name) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::failed(format!("cannot open {}", name.display())).caused_by(error)),
+/// Removes journal and overlay, permanently. The journal first: what is left of a kill in between is an overlay that
+/// nobody needs, which the next run removes.
+fn remove_both(image: &Path) -> Result<()> {
+    remove(&journal::path_of(image))?;
+    sync_folder(folder_of(image))?;
+    fault::point(Point::JournalRemoved)?;
+    remove(&overlay_path(image))?;
+    fault::point(Point::OverlayRemoved)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+/// Removes an overlay that a run named just before it was killed: guestseal's own by its mark, of this image, and held
+/// by nobody.
+fn remove_dead_overlay(image: &Path, lock: &LockedImage) -> Result<()> {
+    let path = overlay_path(image);
+    let in_the_way = || {
+        Error::failed(format!("{} is in the way: it is not a working overlay of this image", path.display()))
+            .hint("move it away; guestseal needs this name for its commit")
     };
-    let header = super::qcow2::read_header(&mut file)?;
-    if header.backing_file.as_deref() != image.to_str() {
-        return Err(Error::failed(format!(
-            "{} belongs to another image: {:?}",
-            name.display(),
-            header.backing_file
-        )));
+    let Some(file) = open_own(&path).map_err(|error| in_the_way().caused_by(error))? else { return Ok(()) };
+    let header = qcow2::read_header(&mut &file).map_err(|error| in_the_way().caused_by(error))?;
+    if header.mark != Some(Identity::of(lock.file())?.inode) || !lock_own(&file)? {
+        return Err(in_the_way());
     }
-    commit_named(&name, &image).map_err(|error| interrupted(&image, &name).caused_by(error))?;
-    File::open(&image)
-        .and_then(|file| file.sync_all())
-        .context(|| format!("cannot flush {}", image.display()))?;
-    remove_overlay(&name)?;
-    Ok(true)
-}
-
-fn commit_named(overlay: &Path, image: &Path) -> Result<()> {
-    enough_room(overlay, image)?;
-    let commit =
-        Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-f", "qcow2", "-t", "writeback"]);
-    let (exit, _) = commit.arg(overlay).output(1 << 16)?;
-    // qemu-img has one exit code for everything; its own word for a lock that others hold is all there is.
-    let kind = if exit.stderr.contains("lock") { ErrorKind::Busy } else { ErrorKind::Failed };
-    exit.success().map_err(|error| {
-        Error::new(kind, format!("cannot write the result into {}", image.display())).caused_by(error)
-    })
-}
-
-fn remove_overlay(name: &Path) -> Result<()> {
-    fs::remove_file(name).context(|| format!("cannot remove the working overlay {}", name.display()))?;
-    name.parent().map_or(Ok(()), sync_folder)
+    remove(&path)
 }
 
 /// Refuses a commit for which the disk may be too small, while the image is still whole. What the overlay holds is the
 /// most that the image can grow by.
-fn enough_room(overlay: &Path, image: &Path) -> Result<()> {
+fn enough_room(overlay: &File, image: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let failed = || format!("cannot measure the room for {}", image.display());
-    let needed = fs::metadata(overlay).context(failed)?.blocks() * 512;
+    let needed = overlay.metadata().context(failed)?.blocks() * 512;
     let disk = nix::sys::statvfs::statvfs(image).context(failed)?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     if free >= needed {
@@ -157,27 +277,27 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .context(|| format!("cannot flush the folder {}", folder.display()))
 }
 
-/// Writes overlay and image together as a new file, which has no name until it is whole.
+/// Writes overlay and image together into a new file, which gets its name when it is whole.
 ///
 /// # Errors
 /// When it cannot be written; then nothing of it is left.
 pub fn into_new_file(
     overlay: &Overlay,
     image: &Image,
-    output: &mut NamelessFile,
+    output: &NamelessFile,
     plan: &CommitMode,
 ) -> Result<()> {
     let CommitMode::Output { path, format, compress } = plan else {
         return Err(Error::failed("no new file is planned"));
     };
     let format = format.unwrap_or(image.format);
-    let mut convert =
-        Tool::find("qemu-img")?.spawn().args(["convert", "-q", "-f", "qcow2", "-O", format.driver()]);
+    let mut convert = Tool::find("qemu-img")?.spawn().args(["convert", "-q", "-O", format.driver()]);
     if *compress {
         convert = convert.arg("-c");
     }
-    let (exit, _) = convert.arg(overlay.path()).arg(output.path()).output(1 << 16)?;
+    let (exit, _) =
+        convert.arg(format!("json:{}", overlay.node(image))).arg(output.path()).output(1 << 16)?;
     exit.success()
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
-    output.name_over(&path.file_name().unwrap_or_default().to_string_lossy())
+    fault::point(Point::OutputWritten)
 }

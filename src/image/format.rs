@@ -1,12 +1,12 @@
 //! Which format an image file has, by its own first bytes. The user's `--format` wins; qemu never guesses, because a
 //! raw disk whose guest wrote a qcow2 header into it would then read any file of the host (CVE-2010-3851).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The formats guestseal works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Format {

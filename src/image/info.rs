@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::commit;
 use super::format::{Format, HEAD_BYTES, check_vmdk, detect};
+use super::identity::Stamp;
 use super::lock::{LockedImage, Use};
 use super::qcow2;
 use crate::error::{Context, Error, Result};
@@ -32,9 +34,6 @@ pub struct Image {
     stamp: Stamp,
 }
 
-/// What changes when anybody writes to a file: seconds and nanoseconds of its last change, and its length.
-type Stamp = (i64, i64, u64);
-
 /// The part of [`Image`] that is reported and recorded.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +57,7 @@ impl Image {
     pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
         let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
         let lock = LockedImage::open(&path, usage)?;
+        commit::refuse_interrupted(&path)?;
         let mut file = lock.file();
         let mut head = Vec::new();
         file.take(HEAD_BYTES as u64)
@@ -79,20 +79,13 @@ impl Image {
             Format::Vdi | Format::Vhdx => ask_qemu(&lock, format),
         }
         .map_err(about)?;
-        let stamp = stamp(&lock, &path)?;
+        let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
         Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
     }
 
-    /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
+    /// qemu's node for the image itself.
     pub fn node(&self, read_only: bool) -> Value {
-        let mut node = json!({
-            "driver": self.format.driver(), "read-only": read_only, "discard": "unmap",
-            "file": { "driver": "file", "filename": self.path, "read-only": read_only, "discard": "unmap" },
-        });
-        if self.format.may_have_backing() {
-            node["backing"] = Value::Null;
-        }
-        node
+        node(&self.path, self.format, read_only)
     }
 
     /// Whether nobody wrote to the file since it was opened.
@@ -100,7 +93,9 @@ impl Image {
     /// # Errors
     /// When it cannot be examined.
     pub fn is_untouched(&self) -> Result<bool> {
-        Ok(stamp(&self.lock, &self.path)? == self.stamp)
+        let now =
+            Stamp::of(self.lock.file()).context(|| format!("cannot examine {}", self.path.display()))?;
+        Ok(now == self.stamp)
     }
 
     /// Its file's permission bits.
@@ -122,10 +117,20 @@ impl Image {
     }
 }
 
-fn stamp(lock: &LockedImage, path: &Path) -> Result<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = lock.file().metadata().context(|| format!("cannot examine {}", path.display()))?;
-    Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
+/// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. For writing,
+/// this process holds the locks that qemu would take, from the first look to the last byte.
+pub(super) fn node(path: &Path, format: Format, read_only: bool) -> Value {
+    let mut node = json!({
+        "driver": format.driver(), "read-only": read_only, "discard": "unmap",
+        "file": { "driver": "file", "filename": path, "read-only": read_only, "discard": "unmap" },
+    });
+    if !read_only {
+        node["file"]["locking"] = "off".into();
+    }
+    if format.may_have_backing() {
+        node["backing"] = Value::Null;
+    }
+    node
 }
 
 /// Checks that a qcow2 image is whole and has nothing that guestseal does not work on; gives the length of its disk.

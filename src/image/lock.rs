@@ -100,23 +100,24 @@ impl LockedImage {
             && self.take(QEMU_FORBIDS_RESIZES, libc::F_RDLCK)?)
     }
 
-    /// Lets qemu write: gives back the bytes that forbid it, and keeps the one against other runs of guestseal.
+    /// Keeps readers out as well, for the time of a commit. Writers are kept out from the start.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn let_qemu_write(&self) -> Result<()> {
-        for byte in [QEMU_FORBIDS_WRITES, QEMU_FORBIDS_RESIZES, QEMU_WRITES, QEMU_RESIZES] {
+    /// [`ErrorKind::Busy`] when another program reads the image and lets nobody write.
+    pub fn keep_readers_out(&self) -> Result<()> {
+        let ours = self.take(QEMU_WRITES, libc::F_RDLCK)? && self.take(QEMU_RESIZES, libc::F_RDLCK)?;
+        if ours && !holder(&self.file, QEMU_FORBIDS_WRITES)? {
+            return Ok(());
+        }
+        for byte in [QEMU_WRITES, QEMU_RESIZES] {
             self.take(byte, libc::F_UNLCK)?;
         }
-        Ok(())
+        Err(Error::new(ErrorKind::Busy, "another program reads the image and lets nobody write to it")
+            .hint("try again when it is done; nothing was written"))
     }
 
     fn take(&self, byte: i64, kind: i32) -> Result<bool> {
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range(byte, kind)?)) {
-            Ok(_) => Ok(true),
-            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(errno) => Err(errno).context(|| "cannot lock the image"),
-        }
+        take(&self.file, byte, kind).context(|| "cannot lock the image")
     }
 }
 
@@ -131,6 +132,23 @@ fn cannot_open(path: &Path, usage: Use, error: io::Error) -> Error {
         return failed.hint("put the result elsewhere with --output NEW, which only reads the image");
     }
     failed
+}
+
+/// Locks a file of guestseal's own for as long as it is open: by that a file of a dead run is told from one in use.
+/// False when a run holds it.
+///
+/// # Errors
+/// When the filesystem has no locks.
+pub(super) fn lock_own(file: &File) -> Result<bool> {
+    take(file, GUESTSEAL, libc::F_WRLCK)
+}
+
+fn take(file: &File, byte: i64, kind: i32) -> Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range(byte, kind)?)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno).context(|| "cannot lock a file"),
+    }
 }
 
 /// Whether somebody else holds this byte.

@@ -2,7 +2,9 @@
 
 pub mod commit;
 pub mod format;
+pub mod identity;
 pub mod info;
+pub mod journal;
 pub mod lock;
 pub mod nameless;
 pub mod overlay;

@@ -1,7 +1,9 @@
 //! A file that has no name until it is whole: a kill leaves nothing of it beside the image.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -9,7 +11,12 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use super::journal::open_own;
+use super::lock::lock_own;
 use crate::error::{Context, Error, Result};
+
+/// How temporary names begin.
+const PREFIX: &str = ".guestseal-";
 
 /// A new file in a folder, without a name (open(2), `O_TMPFILE`).
 ///
@@ -33,10 +40,10 @@ impl NamelessFile {
         let folder = File::open(folder_path).context(failed)?;
         let mode = Mode::from_bits_truncate(mode);
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let (fd, temporary) = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
+        let (fd, made_as) = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
             Ok(fd) => (fd, None),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
-                let name = format!(".guestseal-{}", random_name()?);
+                let name = format!("{PREFIX}new-{}", random_name()?);
                 let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
                 (nix::fcntl::openat(&folder, name.as_str(), new, mode).context(failed)?, Some(name))
             }
@@ -50,10 +57,23 @@ impl NamelessFile {
                 });
             }
         };
-        let made = Self { file: File::from(fd), folder, folder_path: folder_path.to_path_buf(), temporary };
+        let folder_path = folder_path.to_path_buf();
+        let mut made = Self { file: File::from(fd), folder, folder_path, temporary: made_as };
+        // By this lock the next run knows that a file is in use. Where there are no locks nothing is cleaned up.
+        let _ = lock_own(&made.file);
+        made.name_temporarily_anew().context(failed)?;
         // The mode as it was asked for: the umask is for files that people make.
         fchmod(&made.file, mode).context(failed)?;
         Ok(made)
+    }
+
+    /// A name that is there already becomes one by which the file is known as a leftover of guestseal.
+    fn name_temporarily_anew(&mut self) -> Result<()> {
+        let Some(first) = &self.temporary else { return Ok(()) };
+        let name = temporary_name(&self.file)?;
+        renameat(&self.folder, first.as_str(), &self.folder, name.as_str()).context(|| "cannot rename it")?;
+        self.temporary = Some(name);
+        Ok(())
     }
 
     /// The file.
@@ -61,16 +81,32 @@ impl NamelessFile {
         &self.file
     }
 
+    /// Another handle of the open file.
+    ///
+    /// # Errors
+    /// When the process has too many.
+    pub fn into_file(self) -> Result<File> {
+        self.file.try_clone().context(|| "cannot keep a file open")
+    }
+
     /// The path by which a child of this process opens it.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// Flushes its content, for a name to be given at once later.
+    ///
+    /// # Errors
+    /// When it cannot be flushed.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_all().context(|| format!("cannot flush a file in {}", self.folder_path.display()))
     }
 
     /// Flushes it and gives it a name that nobody has, permanently.
     ///
     /// # Errors
     /// When the name is taken, or something cannot be flushed.
-    pub fn name(&mut self, name: &str) -> Result<()> {
+    pub fn name(&mut self, name: &OsStr) -> Result<()> {
         let failed = || format!("cannot make {}", self.folder_path.join(name).display());
         self.file.sync_all().context(failed)?;
         match &self.temporary {
@@ -87,17 +123,17 @@ impl NamelessFile {
     ///
     /// # Errors
     /// When something cannot be flushed or renamed.
-    pub fn name_over(&mut self, name: &str) -> Result<()> {
+    pub fn name_over(&mut self, name: &OsStr) -> Result<()> {
         let failed = || format!("cannot make {}", self.folder_path.join(name).display());
         if self.temporary.is_none() {
-            let temporary = format!(".guestseal-{}", random_name()?);
-            self.link(&temporary).context(failed)?;
+            let temporary = temporary_name(&self.file)?;
+            self.link(temporary.as_ref()).context(failed)?;
             self.temporary = Some(temporary);
         }
         self.name(name)
     }
 
-    fn link(&self, name: &str) -> nix::Result<()> {
+    fn link(&self, name: &OsStr) -> nix::Result<()> {
         let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         linkat(AT_FDCWD, this.as_str(), &self.folder, name, AtFlags::AT_SYMLINK_FOLLOW)
     }
@@ -113,6 +149,38 @@ impl Drop for NamelessFile {
             crate::sys::trouble::note(error.caused_by(errno));
         }
     }
+}
+
+/// The name by which a file with a name before its time is known: its own inode number is in it, which no other file
+/// and no copy of it has.
+fn temporary_name(file: &File) -> Result<String> {
+    let metadata = file.metadata().context(|| "cannot examine a new file")?;
+    Ok(format!("{PREFIX}{:x}", metadata.ino()))
+}
+
+/// Removes what runs that were killed left in a folder under temporary names: files that carry their own inode number
+/// in the name, are this user's, and that nobody holds locked.
+///
+/// # Errors
+/// When the folder cannot be read, or such a file not be removed.
+pub fn sweep(folder: &Path) -> Result<()> {
+    let failed = || format!("cannot look for leftovers in {}", folder.display());
+    for entry in std::fs::read_dir(folder).context(failed)? {
+        let entry = entry.context(failed)?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if number.is_none_or(|number| format!("{:x}", entry.ino()) != number) {
+            continue;
+        }
+        let path = entry.path();
+        // Anything that cannot be a leftover stays.
+        let Ok(Some(file)) = open_own(&path) else { continue };
+        if lock_own(&file).unwrap_or(false) {
+            std::fs::remove_file(&path)
+                .context(|| format!("cannot remove the leftover {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The folder that a file is or will be in.
@@ -147,7 +215,7 @@ mod tests {
         drop(file);
         assert!(names(folder.path()).is_empty());
         file = NamelessFile::make(folder.path(), 0o600).unwrap();
-        file.name("a").unwrap();
+        file.name("a".as_ref()).unwrap();
         assert_eq!(names(folder.path()), ["a"]);
     }
 
@@ -157,10 +225,34 @@ mod tests {
         std::fs::write(folder.path().join("a"), b"old").unwrap();
         let mut file = NamelessFile::make(folder.path(), 0o600).unwrap();
         file.file().write_all(b"new").unwrap();
-        assert!(file.name("a").is_err());
-        file.name_over("a").unwrap();
+        assert!(file.name("a".as_ref()).is_err());
+        file.name_over("a".as_ref()).unwrap();
         drop(file);
         assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn only_what_dead_runs_left_is_swept_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = NamelessFile::make(folder.path(), 0o600).unwrap();
+        let dead = NamelessFile::make(folder.path(), 0o600).unwrap();
+        for file in [&live, &dead] {
+            file.link(temporary_name(&file.file).unwrap().as_ref()).unwrap();
+        }
+        let kept = temporary_name(&live.file).unwrap();
+        let gone = temporary_name(&dead.file).unwrap();
+        drop(dead);
+        std::fs::write(folder.path().join(".guestseal-12345"), b"somebody else's").unwrap();
+        std::fs::hard_link(folder.path().join(&kept), folder.path().join("other name")).unwrap();
+        sweep(folder.path()).unwrap();
+        assert!(!folder.path().join(gone).exists());
+        let mut left = names(folder.path());
+        left.sort();
+        assert_eq!(left, [".guestseal-12345", kept.as_str(), "other name"]);
+        drop(live);
+        std::fs::remove_file(folder.path().join("other name")).unwrap();
+        sweep(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), [".guestseal-12345"]);
     }
 }

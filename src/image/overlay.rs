@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::identity::Identity;
 use super::info::Image;
 use super::nameless::NamelessFile;
 use super::qcow2;
@@ -37,16 +38,22 @@ impl Overlay {
             image.virtual_bytes.next_multiple_of(512),
             name,
             image.format.driver(),
+            Identity::of(image.lock.file())?.inode,
         )
         .and_then(|()| bytes.flush().context(failed))?;
         Ok(Self { file })
+    }
+
+    /// The overlay's own file.
+    pub fn file(&self) -> &std::fs::File {
+        self.file.file()
     }
 
     /// Flushes it and gives it a name, for the time of a commit.
     ///
     /// # Errors
     /// When the name is taken or something cannot be flushed.
-    pub fn name(&mut self, name: &str) -> Result<()> {
+    pub fn name(&mut self, name: &std::ffi::OsStr) -> Result<()> {
         self.file.name(name)
     }
 
@@ -58,12 +65,17 @@ impl Overlay {
     /// qemu's node for the overlay over the image. What the guest's zeroes and discards free is given back to the
     /// host's filesystem; flushes wait for the commit, because until then the overlay may be lost without harm.
     pub fn node(&self, image: &Image) -> Value {
-        json!({
-            "driver": "qcow2", "discard": "unmap", "detect-zeroes": "unmap",
-            "file": {
-                "driver": "file", "filename": self.path(), "discard": "unmap", "cache": { "no-flush": true },
-            },
-            "backing": image.node(true),
-        })
+        node(&self.path(), &image.node(true))
     }
+}
+
+/// The same for the file of an overlay and a node of the image below it.
+pub(super) fn node(overlay: &str, image: &Value) -> Value {
+    json!({
+        "driver": "qcow2", "discard": "unmap", "detect-zeroes": "unmap",
+        "file": {
+            "driver": "file", "filename": overlay, "discard": "unmap", "cache": { "no-flush": true },
+        },
+        "backing": image,
+    })
 }

@@ -6,13 +6,18 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use crate::error::{Context, Error, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
-const CLUSTER: u64 = 65536;
+/// Length of a cluster of the overlays that guestseal makes, in bytes.
+pub const CLUSTER: u64 = 65536;
 /// The most bytes an L1 table may have by qemu's own bound (QCOW_MAX_L1_SIZE).
 const L1_LIMIT: u64 = 32 << 20;
 /// The bits of a table entry that hold an offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+/// guestseal's own header extension: which image an overlay is for. Programs skip extensions that they do not know.
+const EXTENSION_MARK: u32 = 0x6773_6c31;
+/// Length of its data in bytes.
+const MARK_BYTES: usize = 8;
 
 /// What a qcow2 header says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub struct Header {
     pub corrupt: bool,
     /// Whether it has persistent bitmaps.
     pub bitmaps: bool,
+    /// Of an overlay that guestseal made: the inode number of its image.
+    pub mark: Option<u64>,
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
@@ -89,8 +96,18 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
             .map_err(|error| lies("the file ends within it").caused_by(error))?;
         header.backing_file = Some(String::from_utf8_lossy(&name).into_owned());
     }
-    header.bitmaps = has_extension(image, header_length, header.cluster_bytes, EXTENSION_BITMAPS)
-        .map_err(|error| lies("the file ends within it").caused_by(error))?;
+    let mut extension = |kind| {
+        extension_at(image, header_length, header.cluster_bytes, kind)
+            .map_err(|error| lies("the file ends within it").caused_by(error))
+    };
+    header.bitmaps = extension(EXTENSION_BITMAPS)?.is_some();
+    if let Some((at, length)) = extension(EXTENSION_MARK)?
+        && length == length32(MARK_BYTES)?
+    {
+        let mark =
+            read_at(image, at, length).map_err(|error| lies("the file ends within it").caused_by(error))?;
+        header.mark = Some(be64(&mark, 0));
+    }
     Ok(header)
 }
 
@@ -142,20 +159,44 @@ fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u32) -> std::io::Resu
     Ok(bytes)
 }
 
-fn has_extension<R: Read + Seek>(image: &mut R, from: u64, end: u64, wanted: u32) -> std::io::Result<bool> {
+/// Where the data of a header extension begins, and its length.
+fn extension_at<R: Read + Seek>(
+    image: &mut R,
+    from: u64,
+    end: u64,
+    wanted: u32,
+) -> std::io::Result<Option<(u64, u32)>> {
     let mut at = from;
     while at + 8 <= end {
         let head = read_at(image, at, 8)?;
-        match be32(&head, 0) {
-            0 => return Ok(false),
-            kind if kind == wanted => return Ok(true),
-            _ => at += 8 + u64::from(be32(&head, 4)).next_multiple_of(8),
+        let (kind, length) = (be32(&head, 0), be32(&head, 4));
+        match kind {
+            0 => return Ok(None),
+            _ if kind == wanted => return Ok(Some((at + 8, length))),
+            _ => at += 8 + u64::from(length).next_multiple_of(8),
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-/// Writes an empty overlay over `backing_file` (an absolute path) of the format `backing_format`.
+/// Which of the first clusters of its disk an overlay of guestseal holds itself.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn held_clusters<R: Read + Seek>(overlay: &mut R, clusters: u64) -> Result<Vec<bool>> {
+    let failed = || "cannot read the tables of the working overlay";
+    let none = vec![false; usize::try_from(clusters.min(CLUSTER / 8)).context(failed)?];
+    let l1_at = be64(&read_at(overlay, 0, 72).context(failed)?, 40);
+    let l2_at = be64(&read_at(overlay, l1_at, 8).context(failed)?, 0) & OFFSET;
+    if l2_at == 0 {
+        return Ok(none);
+    }
+    let l2 = read_at(overlay, l2_at, length32(none.len() * 8)?).context(failed)?;
+    Ok(l2.chunks_exact(8).map(|entry| be64(entry, 0) != 0).collect())
+}
+
+/// Writes an empty overlay over `backing_file` (an absolute path) of the format `backing_format`; `mark` is the inode
+/// number of that file.
 ///
 /// # Errors
 /// When it cannot be written, the disk is too large for a qcow2 with 64 KiB clusters (2 PiB), or the name too long.
@@ -164,6 +205,7 @@ pub fn write_overlay<W: Write + Seek>(
     virtual_bytes: u64,
     backing_file: &str,
     backing_format: &str,
+    mark: u64,
 ) -> Result<()> {
     // An L2 table is one cluster of 8-byte entries, each a cluster of data.
     let l1_entries = virtual_bytes.div_ceil(CLUSTER / 8 * CLUSTER).max(1);
@@ -184,7 +226,7 @@ pub fn write_overlay<W: Write + Seek>(
     for word in [MAGIC, 3] {
         head.extend(word.to_be_bytes());
     }
-    let name_at = 104 + 8 + backing_format.len().next_multiple_of(8) + 8;
+    let name_at = 104 + 8 + backing_format.len().next_multiple_of(8) + 8 + MARK_BYTES + 8;
     head.extend((name_at as u64).to_be_bytes());
     head.extend(length32(backing_file.len())?.to_be_bytes());
     head.extend(16u32.to_be_bytes());
@@ -200,6 +242,10 @@ pub fn write_overlay<W: Write + Seek>(
     head.extend(EXTENSION_BACKING_FORMAT.to_be_bytes());
     head.extend(length32(backing_format.len())?.to_be_bytes());
     head.extend(backing_format.as_bytes());
+    head.resize(head.len().next_multiple_of(8), 0);
+    head.extend(EXTENSION_MARK.to_be_bytes());
+    head.extend(length32(MARK_BYTES)?.to_be_bytes());
+    head.extend(mark.to_be_bytes());
     head.resize(name_at, 0);
     head.extend(backing_file.as_bytes());
 
@@ -226,7 +272,7 @@ mod tests {
 
     fn overlay() -> Vec<u8> {
         let mut file = Cursor::new(Vec::new());
-        write_overlay(&mut file, 3 << 30, "/srv/a guest.qcow2", "qcow2").unwrap();
+        write_overlay(&mut file, 3 << 30, "/srv/a guest.qcow2", "qcow2", 77).unwrap();
         file.into_inner()
     }
 
@@ -235,12 +281,13 @@ mod tests {
         let header = read_header(&mut Cursor::new(overlay())).unwrap();
         assert_eq!(header.virtual_bytes, 3 << 30);
         assert_eq!(header.backing_file.as_deref(), Some("/srv/a guest.qcow2"));
+        assert_eq!(header.mark, Some(77));
         assert!(!header.dirty && !header.external_data && header.snapshots == 0);
     }
 
     #[test]
     fn too_large_a_disk_is_refused() {
-        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw").is_err());
+        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw", 0).is_err());
     }
 
     proptest! {

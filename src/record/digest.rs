@@ -15,18 +15,17 @@ use crate::report::{Event, Observer};
 
 const BLOCK: usize = 1 << 20;
 
-/// Hashes a file; the result is lower-case hexadecimal.
+/// Hashes an open file, which `path` names for people; the result is lower-case hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn sha256(path: &Path, observer: &mut dyn Observer) -> Result<String> {
+pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Result<String> {
     let failed = || format!("cannot hash {}", path.display());
-    let mut file = File::open(path).context(failed)?;
     let total = file.metadata().context(failed)?.len();
     let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
     let mut at = 0;
     while at < total {
-        let (data, hole) = next_data(&file, at, total).context(failed)?;
+        let (data, hole) = next_data(file, at, total).context(failed)?;
         while at < data {
             let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
             hash.update(&zeroes[..length]);
@@ -80,7 +79,7 @@ mod tests {
         let mut bytes = vec![0u8; 3 << 20];
         bytes[2 << 20..(2 << 20) + 4].copy_from_slice(b"data");
         full.write_all(&bytes).unwrap();
-        let hash = |file: &tempfile::NamedTempFile| sha256(file.path(), &mut Silent).unwrap();
+        let hash = |file: &tempfile::NamedTempFile| sha256(file.as_file(), file.path(), &mut Silent).unwrap();
         assert_eq!(hash(&sparse), hash(&full));
         let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hash(&full), expected);

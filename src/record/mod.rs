@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
 use crate::report::{OperationReport, Outcome, Tally};
@@ -36,6 +37,16 @@ pub struct SealRecord {
     pub predicate_type: String,
     /// What was done.
     pub predicate: Seal,
+}
+
+impl SealRecord {
+    /// Sets the digest of the sealed image, hexadecimal; none when it was not wanted.
+    pub fn set_digest(&mut self, sha256: Option<&str>) {
+        for subject in &mut self.subject {
+            subject.digest =
+                sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect();
+        }
+    }
 }
 
 /// A file and its digest.
@@ -134,19 +145,36 @@ impl PendingRecord {
         Ok(Self { file: NamelessFile::make(folder_of(&path), 0o644)?, path })
     }
 
-    /// Writes the record and gives it its name.
+    /// Writes the record, flushed and nameless yet.
     ///
     /// # Errors
-    /// When that fails; the image is sealed then all the same.
-    pub fn write(mut self, record: &SealRecord) -> Result<PathBuf> {
-        let failed =
-            || format!("the image is sealed, but its record {} cannot be written", self.path.display());
+    /// When the disk is full.
+    pub fn write(self, record: &SealRecord) -> Result<WrittenRecord> {
+        let failed = || format!("cannot write the record {}", self.path.display());
         let mut text = serde_json::to_vec_pretty(record).context(failed)?;
         text.push(b'\n');
         self.file.file().write_all(&text).context(failed)?;
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.file.name_over(&name).map_err(|error| Error::failed(failed()).caused_by(error))?;
-        Ok(self.path)
+        self.file.flush().map_err(|error| error.within(failed()))?;
+        fault::point(Point::RecordWritten)?;
+        Ok(WrittenRecord(self))
+    }
+}
+
+/// A record that is whole but for its name.
+#[derive(Debug)]
+pub struct WrittenRecord(PendingRecord);
+
+impl WrittenRecord {
+    /// Gives it its name, in place of the record of an earlier sealing; returns its path.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn name(self) -> Result<PathBuf> {
+        let Self(PendingRecord { mut file, path }) = self;
+        file.name_over(path.file_name().unwrap_or_default())
+            .map_err(|error| error.within(format!("cannot write the record {}", path.display())))?;
+        fault::point(Point::RecordNamed)?;
+        Ok(path)
     }
 }
 

@@ -51,7 +51,7 @@ fn children(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-fn loops() -> Vec<(PathBuf, String)> {
+pub(crate) fn loops() -> Vec<(PathBuf, String)> {
     let blocks = fs::read_dir("/sys/block").unwrap().flatten().map(|entry| entry.path());
     let loops = blocks
         .filter(|block| block.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"loop")));

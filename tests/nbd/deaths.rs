@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guestseal::ErrorKind;
-use guestseal::attach::nbd::NbdDisk;
 use guestseal::sys::nbd_device::left_behind;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
@@ -173,7 +172,7 @@ fn a_run_to_be_killed() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
     nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    let disk = NbdDisk::attach(&crate::host::spec(layers)).unwrap();
+    let disk = crate::host::attach(&crate::host::spec(layers)).unwrap();
     let mountpoint = std::path::Path::new(&path).with_file_name("mnt");
     fs::create_dir(&mountpoint).unwrap();
     let file = match stage.as_str() {

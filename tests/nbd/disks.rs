@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use guestseal::ErrorKind;
 use guestseal::attach::ImageSpec;
-use guestseal::attach::nbd::NbdDisk;
 use guestseal::sys::nbd_device::Owner;
 use guestseal::sys::nbd_netlink::{Connection, NbdDriver};
 use serde_json::json;
@@ -65,7 +64,7 @@ fn a_filesystem_on_an_overlay_is_there_after_close_and_the_base_is_untouched() {
     let before = fs::read(&base.path).unwrap();
     let overlay = Image::new("64M");
     let layers = json!({"driver": "qcow2", "file": overlay.file(), "backing": base.spec().layers});
-    let disk = NbdDisk::attach(&spec(layers.clone())).unwrap();
+    let disk = crate::host::attach(&spec(layers.clone())).unwrap();
     let (number, device) = (index(&disk), disk.device().display().to_string());
     let mountpoint = overlay.folder.path().join("mnt");
     fs::create_dir(&mountpoint).unwrap();
@@ -77,7 +76,7 @@ fn a_filesystem_on_an_overlay_is_there_after_close_and_the_base_is_untouched() {
     assert_eq!(fs::read(&base.path).unwrap(), before);
     run(&format!("qemu-img check -q {}", overlay.path.display()));
 
-    let disk = NbdDisk::attach(&ImageSpec { layers, read_only: true }).unwrap();
+    let disk = crate::host::attach(&ImageSpec { layers, read_only: true }).unwrap();
     let (number, device) = (index(&disk), disk.device().display().to_string());
     assert_eq!(run(&format!("blockdev --getro {device}")), "1");
     run(&format!("mount -t ext4 -o ro,noload {device} {}", mountpoint.display()));
@@ -158,16 +157,16 @@ fn images_that_cannot_be_opened_are_told_apart() {
     let Some(_host) = host() else { return };
     let image = Image::new("16M");
     let disk = image.attach();
-    let error = NbdDisk::attach(&image.spec()).unwrap_err();
+    let error = crate::host::attach(&image.spec()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
     disk.close().unwrap();
 
-    let error =
-        NbdDisk::attach(&spec(json!({"driver": "vmdk", "file": image.file(), "backing": null}))).unwrap_err();
+    let error = crate::host::attach(&spec(json!({"driver": "vmdk", "file": image.file(), "backing": null})))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
     assert!(error.chain().contains("ended with exit status: 1"), "{error:?}");
     let missing = json!({"driver": "raw", "file": {"driver": "file", "filename": "/no/such/image"}});
-    let error = NbdDisk::attach(&spec(missing)).unwrap_err();
+    let error = crate::host::attach(&spec(missing)).unwrap_err();
     assert!(error.chain().contains("No such file"), "{error:?}");
     assert_eq!(servers(&image.path), Vec::<i32>::new());
 }
@@ -257,5 +256,5 @@ fn a_run_without_the_privilege_is_told_so() {
 fn a_run_without_privilege() {
     let Some(path) = std::env::var_os(UNPRIVILEGED) else { return };
     let file = json!({"driver": "file", "filename": path.to_str().unwrap()});
-    println!("{:?}", NbdDisk::attach(&spec(json!({"driver": "qcow2", "file": file, "backing": null}))));
+    println!("{:?}", crate::host::attach(&spec(json!({"driver": "qcow2", "file": file, "backing": null}))));
 }

@@ -89,7 +89,7 @@ impl Image {
     }
 
     pub(crate) fn attach(&self) -> NbdDisk {
-        NbdDisk::attach(&self.spec()).unwrap()
+        attach(&self.spec()).unwrap()
     }
 
     /// Whether the image has this byte everywhere in this range, as qemu-io reads it.
@@ -163,4 +163,10 @@ pub(crate) fn assert_nothing_left(index: u32, image: &Path) {
 pub(crate) fn partitions(index: u32) -> Vec<PathBuf> {
     let entries = fs::read_dir(format!("/sys/block/nbd{index}")).unwrap().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.join("partition").exists()).collect()
+}
+
+/// Attaches with the server's socket in a folder of its own.
+pub(crate) fn attach(spec: &ImageSpec) -> guestseal::Result<NbdDisk> {
+    let folder = tempfile::tempdir().unwrap();
+    NbdDisk::attach(spec, folder.path())
 }

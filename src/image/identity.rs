@@ -1,0 +1,190 @@
+//! Which file a journal is about: what tells an image from every other file, and from itself with another content.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::format::Format;
+use super::qcow2;
+use crate::error::{Context, Error, Result};
+
+/// How much of a raw image's beginning is looked at: partition tables, boot loaders, superblocks.
+const RAW_HEADER: u64 = 1 << 20;
+
+/// What changes when anybody writes to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Stamp {
+    /// Time of the last change of its content, whole seconds since 1970.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: i64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Stamp {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec(), bytes: metadata.len() })
+    }
+}
+
+/// A file as the kernel tells it from others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Identity {
+    /// The device it is on, or that it is; valid for one boot of the host only.
+    pub device: u64,
+    /// Its number on that device; 0 for a block device.
+    pub inode: u64,
+    /// The boot of the host in which the device number holds.
+    pub boot: String,
+}
+
+impl Identity {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// When it cannot be examined.
+    pub fn of(file: &File) -> Result<Self> {
+        let metadata = file.metadata().context(|| "cannot examine a file")?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .context(|| "cannot tell this boot of the host from others")?;
+        let (device, inode) = match metadata.file_type().is_block_device() {
+            true => (metadata.rdev(), 0),
+            false => (metadata.dev(), metadata.ino()),
+        };
+        Ok(Self { device, inode, boot: boot.trim().into() })
+    }
+
+    /// Whether both are the same file. Device numbers may differ after a boot of the host.
+    pub fn is(&self, other: &Self) -> bool {
+        self.inode == other.inode && (self.device == other.device || self.boot != other.boot)
+    }
+}
+
+/// An image as its journal knows it, before and during the commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImageIdentity {
+    /// The file.
+    pub file: Identity,
+    /// Its length in bytes before the commit, which may make it longer.
+    pub bytes: u64,
+    /// The sha256 of what no commit changes at its beginning, hexadecimal.
+    pub header: String,
+}
+
+impl ImageIdentity {
+    /// Of an open image over which `overlay` lies.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn of(image: &File, format: Format, overlay: &File) -> Result<Self> {
+        let bytes = (&mut &*image).seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
+        let header = header_digest(image, format, overlay).context(|| "cannot read the image's header")?;
+        Ok(Self { file: Identity::of(image)?, bytes, header })
+    }
+
+    /// Checks that `now`, which may be partly written, is the image that this was taken of.
+    ///
+    /// # Errors
+    /// When it is not; the sentence says by what.
+    pub fn check(&self, now: &Self) -> Result<()> {
+        let differs =
+            |what: &str| Err(Error::failed(format!("it was made for another image: {what} differs")));
+        if !self.file.is(&now.file) {
+            return differs("the file");
+        }
+        if now.bytes < self.bytes {
+            return differs("the length");
+        }
+        if now.header != self.header {
+            return differs("the header");
+        }
+        Ok(())
+    }
+}
+
+fn header_digest(image: &File, format: Format, overlay: &File) -> Result<String> {
+    let mut hash = Sha256::new();
+    for (from, to) in fixed_ranges(format, overlay)? {
+        let mut bytes = Vec::new();
+        let mut reader = image;
+        reader.seek(SeekFrom::Start(from)).context(|| "cannot read it")?;
+        reader.take(to - from).read_to_end(&mut bytes).context(|| "cannot read it")?;
+        hash.update(from.to_le_bytes());
+        hash.update(&bytes);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The parts of an image's beginning that writing to its disk never changes: by docs/interop/qcow2.rst of qemu, the
+/// VMDK 5.0 and VHDX 1.00 specifications and block/vdi.c of qemu; of a raw image, what the overlay does not hold.
+fn fixed_ranges(format: Format, overlay: &File) -> Result<Vec<(u64, u64)>> {
+    Ok(match format {
+        Format::Qcow2 => vec![(0, 8), (20, 36)],
+        Format::Vmdk => vec![(0, 72)],
+        Format::Vdi => vec![(0, 0x184), (0x188, 0x198)],
+        Format::Vhdx => vec![(0, 520), (192 << 10, (192 << 10) + 80)],
+        Format::Raw => {
+            let held = qcow2::held_clusters(&mut &*overlay, RAW_HEADER / qcow2::CLUSTER)?;
+            let clusters = (0..).zip(held).filter(|(_, held)| !held);
+            clusters
+                .map(|(index, _): (u64, _)| (index * qcow2::CLUSTER, (index + 1) * qcow2::CLUSTER))
+                .collect()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn overlay() -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        qcow2::write_overlay(&mut file, 4 << 20, "/x", "raw", 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn another_beginning_or_file_is_another_image() {
+        let (image, overlay) = (file(&[7; 2 << 20]), overlay());
+        let known = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
+        known.check(&ImageIdentity::of(&image, Format::Raw, &overlay).unwrap()).unwrap();
+        let other = ImageIdentity::of(&file(&[7; 2 << 20]), Format::Raw, &overlay).unwrap();
+        assert!(known.check(&other).unwrap_err().chain().contains("the file differs"));
+        (&image).seek(SeekFrom::Start(512)).unwrap();
+        (&image).write_all(&[8]).unwrap();
+        let changed = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
+        assert!(known.check(&changed).unwrap_err().chain().contains("the header differs"));
+        image.set_len(1 << 20).unwrap();
+        let shorter = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
+        assert!(known.check(&shorter).unwrap_err().chain().contains("the length differs"));
+    }
+
+    #[test]
+    fn device_numbers_hold_for_one_boot() {
+        let known = Identity { device: 1, inode: 2, boot: "a".into() };
+        assert!(!known.is(&Identity { device: 3, ..known.clone() }));
+        assert!(known.is(&Identity { device: 3, inode: 2, boot: "b".into() }));
+        assert!(!known.is(&Identity { device: 1, inode: 3, boot: "b".into() }));
+    }
+}

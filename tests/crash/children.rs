@@ -1,0 +1,174 @@
+//! The children of guestseal are killed while it stands still at a point, and qemu-img while it writes the result. The
+//! run must notice, say so, and undo.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use guestseal::fault::Point;
+use nix::sys::signal::Signal;
+
+use crate::check::{State, Trial};
+use crate::mode::{Commit, Digest, Mode, Reference};
+use crate::process::Process;
+use crate::run::{End, Run, moment, pause};
+use crate::tally::{Tally, share};
+use crate::traces::{Traces, begin};
+use crate::{by_nbd, guest, ready};
+
+fn modes() -> Vec<Mode> {
+    let way = if by_nbd() { "nbd" } else { "fuse" };
+    let mut modes = vec![Mode::new("qcow2", way, Commit::Overlay), Mode::new("qcow2", way, Commit::Output)];
+    if !by_nbd() {
+        modes.push(Mode::new("raw", "loop", Commit::InPlace));
+    }
+    modes
+}
+
+/// Lets the run go on to its end, which must be an error with a word on the child, and looks at what it left.
+fn ends_well(tally: &Tally, trial: &Trial<'_>, run: Run, victim: &Process) {
+    let session = run.pid.as_raw();
+    let end = run.end();
+    let fault = format!("SIGKILL of {} at each point", victim.name);
+    let host = || {
+        let (traces, took) = Traces::of(session);
+        traces.are_gone();
+        took
+    };
+    let image = || {
+        let End::Exit { code, said } = &end else { panic!("guestseal was killed too") };
+        assert!([1, 4].contains(code) && said.contains("error: "), "{code} after {victim:?}: {said}");
+        assert!(said.contains(&victim.name), "no word on {victim:?}: {said}");
+        let state = trial.judge(&end);
+        if state != State::Open {
+            trial.seals_again();
+        }
+        state
+    };
+    tally.trial((&trial.reference.mode.name(), &fault), host, image);
+}
+
+/// Stops a run at a point; kills the child of the first kind that was not killed there yet; false when there is none.
+fn kill_another(tally: &Tally, reference: &Reference, point: Point, done: &mut BTreeSet<String>) -> bool {
+    let trial = Trial::fresh(reference);
+    let mut run = Run::start(&trial.seal(Digest::None), Some((point, "stop")));
+    if let Err(end) = run.stops() {
+        assert!(end.is_good(), "{end:?}");
+        return false;
+    }
+    let children = Process::of(run.pid.as_raw());
+    let victim = children.into_iter().find(|child| !done.contains(&child.name));
+    if let Some(victim) = &victim {
+        done.insert(victim.name.clone());
+        assert!(victim.kill(), "{victim:?} was gone");
+    }
+    run.signal(Signal::SIGCONT);
+    match victim {
+        Some(victim) => {
+            ends_well(tally, &trial, run, &victim);
+            true
+        }
+        None => {
+            assert!(run.end().is_good(), "stopped and continued, nothing else");
+            false
+        }
+    }
+}
+
+#[test]
+fn children_killed_at_every_point() {
+    if !ready() {
+        return;
+    }
+    begin();
+    let image = guest("arch");
+    let references: Vec<_> = modes().into_iter().map(|mode| Reference::make(&image, mode)).collect();
+    let jobs: Vec<_> = references
+        .iter()
+        .flat_map(|reference| Point::ALL.iter().map(move |point| (reference, *point)))
+        .collect();
+    let (tally, kinds) = (Tally::default(), Mutex::new(BTreeSet::new()));
+    share(
+        &jobs,
+        &tally,
+        || (),
+        |(), (reference, point)| {
+            let mut done = BTreeSet::new();
+            while kill_another(&tally, reference, *point, &mut done) {}
+            kinds.lock().unwrap().extend(done);
+        },
+    );
+    tally.report();
+    let kinds = kinds.into_inner().unwrap();
+    println!("children that were killed: {kinds:?}");
+    // The kernel keeps 15 letters of a name.
+    let server = if by_nbd() { "qemu-nbd" } else { "qemu-storage-da" };
+    assert!(kinds.contains(server), "{kinds:?}");
+}
+
+/// Waits for qemu-img below the run and kills it some time later. None when it was over before.
+fn kill_the_writer(run: &Run, after: Duration) -> Option<Process> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        let below = Process::of(run.pid.as_raw());
+        if let Some(writer) = below.into_iter().find(|child| child.name == "qemu-img") {
+            pause(after);
+            return writer.kill().then_some(writer);
+        }
+        if !Process::all().iter().any(|one| one.pid == run.pid.as_raw()) {
+            return None;
+        }
+        assert!(Instant::now() < limit, "it neither writes nor ends");
+    }
+}
+
+#[test]
+fn qemu_img_killed_while_it_writes() {
+    if !ready() {
+        return;
+    }
+    begin();
+    let image = guest("debian12");
+    let way = if by_nbd() { "nbd" } else { "fuse" };
+    let modes = [
+        (Mode::new("qcow2", way, Commit::Overlay), Point::JournalNamed),
+        (Mode::new("qcow2", way, Commit::Output), Point::Detached),
+    ];
+    let tally = Tally::default();
+    for (mode, point) in modes {
+        let reference = Reference::make(&image, mode);
+        let length = writing(&reference, point);
+        println!("{}: qemu-img takes {length:?}", mode.name());
+        let mut caught = 0;
+        for _ in 0..20 {
+            let trial = Trial::fresh(&reference);
+            let mut run = Run::start(&trial.seal(Digest::None), Some((point, "stop")));
+            run.stops().unwrap();
+            run.signal(Signal::SIGCONT);
+            let Some(writer) = kill_the_writer(&run, moment(length)) else { continue };
+            caught += 1;
+            ends_well(&tally, &trial, run, &writer);
+            if caught == 8 {
+                break;
+            }
+        }
+        assert!(caught >= 4, "qemu-img was caught only {caught} times");
+    }
+    tally.report();
+}
+
+/// How long qemu-img lives after the point.
+fn writing(reference: &Reference, point: Point) -> Duration {
+    let trial = Trial::fresh(reference);
+    let mut run = Run::start(&trial.seal(Digest::None), Some((point, "stop")));
+    run.stops().unwrap();
+    run.signal(Signal::SIGCONT);
+    let writers =
+        || Process::of(run.pid.as_raw()).into_iter().filter(|child| child.name == "qemu-img").count();
+    while writers() == 0 {}
+    let began = Instant::now();
+    while writers() > 0 {}
+    let length = began.elapsed();
+    assert!(run.end().is_good());
+    length
+}

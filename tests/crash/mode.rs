@@ -1,0 +1,150 @@
+//! How an image is sealed in a trial, and what an undisturbed run of that makes of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::check::guest_files;
+use crate::common::{guestseal, tool};
+use crate::run::Run;
+use crate::stage::{Print, Stage, copy};
+
+/// How the result becomes permanent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    Overlay,
+    Output,
+    InPlace,
+}
+
+/// Format, way of attaching, way of writing the result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    pub(crate) format: &'static str,
+    pub(crate) way: &'static str,
+    pub(crate) commit: Commit,
+}
+
+/// Whether the sealed image is hashed: that takes longer than all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    Sha256,
+    None,
+}
+
+impl Mode {
+    pub(crate) const fn new(format: &'static str, way: &'static str, commit: Commit) -> Self {
+        Self { format, way, commit }
+    }
+
+    pub(crate) fn name(self) -> String {
+        let commit = match self.commit {
+            Commit::Overlay => "overlay",
+            Commit::Output => "--output",
+            Commit::InPlace => "--in-place",
+        };
+        format!("{}, {}, {commit}", self.way, self.format)
+    }
+
+    /// The command that seals this image.
+    pub(crate) fn seal(self, image: &Path, digest: Digest) -> Vec<OsString> {
+        let mut words: Vec<OsString> = ["seal", "--quiet", "--attach", self.way].map(Into::into).into();
+        if digest == Digest::None {
+            words.extend(["--digest", "none"].map(Into::into));
+        }
+        match self.commit {
+            Commit::Overlay => {}
+            Commit::Output => words.extend(["--output".into(), output(image).into()]),
+            Commit::InPlace => words.push("--in-place".into()),
+        }
+        words.push(image.into());
+        words
+    }
+
+    /// Where the sealed image is afterwards.
+    pub(crate) fn result(self, image: &Path) -> PathBuf {
+        if self.commit == Commit::Output { output(image) } else { image.to_path_buf() }
+    }
+}
+
+fn output(image: &Path) -> PathBuf {
+    image.with_file_name("new.img")
+}
+
+/// The record's place beside an image.
+pub(crate) fn record_of(image: &Path) -> PathBuf {
+    let mut path = image.as_os_str().to_owned();
+    path.push(".seal.json");
+    path.into()
+}
+
+/// A record without what differs between two good runs: times, digest, and the folder.
+pub(crate) fn record(image: &Path) -> Value {
+    let text = fs::read_to_string(record_of(image)).unwrap();
+    let text = text.replace(image.parent().unwrap().to_str().unwrap(), "FOLDER");
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    for time in ["started", "finished"] {
+        record["predicate"].as_object_mut().unwrap().remove(time).unwrap();
+    }
+    record["subject"][0].as_object_mut().unwrap().remove("digest").unwrap();
+    record
+}
+
+/// An image to be sealed, which stays as it is, and what comes of it.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    pub(crate) mode: Mode,
+    pub(crate) source: Stage,
+    pub(crate) before: Print,
+    pub(crate) record: Value,
+    pub(crate) files: String,
+    pub(crate) inspection: Value,
+}
+
+impl Reference {
+    pub(crate) fn make(guest: &Path, mode: Mode) -> Self {
+        let source = Stage::new(&format!("guest.{}", mode.format));
+        let from = if guest.extension().is_some_and(|end| end == "qcow2") { "qcow2" } else { "raw" };
+        let convert = ["convert", "-q", "-f", from, "-O", mode.format].map(PathBuf::from);
+        tool("qemu-img", convert.into_iter().chain([guest.to_path_buf(), source.image.clone()]));
+        let before = image_print(&source);
+        let trial = fresh(&source);
+        let inspection = trial.guestseal("inspect --json").expect(0).result()["inspection"].take();
+        assert!(Run::whole(&mode.seal(&trial.image, Digest::Sha256), None).is_good());
+        let sealed = mode.result(&trial.image);
+        guestseal("verify", &[&sealed]).expect(0);
+        let (record, files) = (record(&sealed), guest_files(&sealed, &inspection));
+        let secret = "/root/.bash_history ";
+        assert!(files.contains(" /etc/machine-id ") && !files.contains(secret), "not sealed at all: {files}");
+        Self { mode, source, before, record, files, inspection }
+    }
+
+    /// How long an undisturbed run takes now.
+    pub(crate) fn duration(&self, digest: Digest) -> Duration {
+        let times = (0..3).map(|_| {
+            let trial = fresh(&self.source);
+            let began = Instant::now();
+            assert!(Run::whole(&self.mode.seal(&trial.image, digest), None).is_good());
+            began.elapsed()
+        });
+        times.max().unwrap()
+    }
+}
+
+/// A copy of the image in a folder of its own, with the times of the first.
+pub(crate) fn fresh(source: &Stage) -> Stage {
+    let stage = Stage::new(source.image.file_name().unwrap().to_str().unwrap());
+    copy(&source.image, &stage.image);
+    tool("touch", [Path::new("-r"), &source.image, &stage.image]);
+    stage
+}
+
+/// What may not change of an image, without what is beside it.
+pub(crate) fn image_print(stage: &Stage) -> Print {
+    let mut print = stage.print();
+    print.names.clear();
+    print
+}
