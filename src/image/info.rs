@@ -203,6 +203,8 @@ fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
 pub fn parse_answer(answer: &[u8]) -> Result<u64> {
     let answer: Value = serde_json::from_slice(answer).context(|| "cannot understand qemu-img info")?;
     if let Some(backing) = answer["backing-filename"].as_str() {
+        // qemu itself takes no longer name than this.
+        let backing: String = backing.chars().take(1023).collect();
         return Err(Error::unsupported(format!("the image has the backing file {backing:?}")));
     }
     answer["virtual-size"]
