@@ -13,12 +13,13 @@ use std::sync::OnceLock;
 pub type Target = fn(&[u8]);
 
 /// All targets by their names.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("accounts", targets::accounts::run),
     ("fstab", targets::fstab::run),
     ("glob", targets::glob::run),
     ("gpt", targets::tables::gpt),
     ("image", targets::image::run),
+    ("journal", targets::journal::run),
     ("mbr", targets::tables::mbr),
     ("nbd", targets::nbd::run),
     ("operation", targets::operation::run),
@@ -45,6 +46,15 @@ pub fn choose(name: &str) {
     memory::prepare_stack();
 }
 
+/// Chooses the target that the environment names: GUESTSEAL_FUZZ_TARGET.
+///
+/// # Panics
+/// When it names none.
+#[expect(clippy::disallowed_methods, reason = "libFuzzer has no arguments of the program's own")]
+pub fn choose_from_environment() {
+    choose(&std::env::var("GUESTSEAL_FUZZ_TARGET").unwrap_or_default());
+}
+
 /// Runs the chosen target and watches the memory it asks for.
 pub fn run(data: &[u8]) {
     let target = CHOSEN.get().expect("a target is chosen first");
@@ -62,7 +72,7 @@ macro_rules! program {
     };
     () => {
         libfuzzer_sys::fuzz_target!(
-            init: $crate::choose(&std::env::var("GUESTSEAL_FUZZ_TARGET").unwrap_or_default()),
+            init: $crate::choose_from_environment(),
             |data: &[u8]| $crate::run(data)
         );
     };

@@ -11,13 +11,18 @@ use crate::targets::check_error;
 
 pub(crate) fn run(data: &[u8]) {
     let mut files = parts(data).into_iter();
-    let [passwd, shadow, group, gshadow, subuid, subgid, defs] = [(); 7].map(|()| files.next().unwrap_or_default());
+    let [passwd, shadow, group, gshadow, subuid, subgid, defs] =
+        [(); 7].map(|()| files.next().unwrap_or_default());
     let defs = LoginDefs::parse(defs);
     let accounts = Passwd::parse(passwd);
     assert_eq!(accounts.as_bytes(), passwd);
     for home in homes(&accounts, defs.uid_min) {
         let shown = home.to_string_lossy();
-        assert!(home.is_absolute() && !shown.split('/').any(|part| part == "..") && home != std::path::Path::new("/"));
+        assert!(
+            home.is_absolute()
+                && !shown.split('/').any(|part| part == "..")
+                && home != std::path::Path::new("/")
+        );
     }
     lines_go(passwd, shadow, subuid);
     password_is_set(shadow);
@@ -57,7 +62,8 @@ fn without(text: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 fn lines_go(passwd: &[u8], shadow: &[u8], subuid: &[u8]) {
-    let Some(name) = Passwd::parse(passwd).accounts().last().map(|account| account.name_bytes().to_vec()) else {
+    let Some(name) = Passwd::parse(passwd).accounts().last().map(|account| account.name_bytes().to_vec())
+    else {
         return;
     };
     let names = BTreeSet::from([name.clone()]);

@@ -14,7 +14,8 @@ pub(crate) fn run(data: &[u8]) {
         for text in [&entry.mount_point, &entry.fs_type] {
             assert!(!text.contains('\0') && !text.is_empty());
         }
-        let _ = (entry.subvolume(), entry.subvolume_id(), entry.is_noauto(), entry.is_nofail(), entry.is_bind());
+        let _ =
+            (entry.subvolume(), entry.subvolume_id(), entry.is_noauto(), entry.is_nofail(), entry.is_bind());
         for volume in [&partition, &whole] {
             let one = entry.source.matches(volume, 0, 1);
             // Of more disks a name may mean another one, but never this one instead of another.
@@ -56,7 +57,7 @@ fn printed(entry: &FstabEntry) {
     let mut line = fields.map(|field| escaped(field)).join("\t");
     // An empty field cannot be written.
     if options.is_empty() {
-        line.push_str(",");
+        line.push(',');
     }
     line.push_str(&format!(" {} {}", entry.dump, entry.pass));
     if matches!(entry.source, Source::Other(ref name) if name.is_empty()) {
@@ -70,5 +71,7 @@ fn printed(entry: &FstabEntry) {
 
 fn escaped(text: &str) -> String {
     let odd = |byte: u8| byte <= b' ' || byte == b'\\' || byte == b'#' || byte >= 0x7f;
-    text.bytes().map(|byte| if odd(byte) { format!("\\{byte:03o}") } else { char::from(byte).into() }).collect()
+    text.bytes()
+        .map(|byte| if odd(byte) { format!("\\{byte:03o}") } else { char::from(byte).into() })
+        .collect()
 }

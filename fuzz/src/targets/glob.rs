@@ -40,7 +40,8 @@ fn tree() -> &'static Tree {
         let mut paths = BTreeSet::new();
         for file in FILES {
             let place = folder.path().join(&file[1..]);
-            std::fs::create_dir_all(place.parent().expect("it is below the folder")).expect("folders can be made");
+            std::fs::create_dir_all(place.parent().expect("it is below the folder"))
+                .expect("folders can be made");
             std::fs::write(place, file).expect("a file can be made");
             paths.extend(Path::new(file).ancestors().map(Path::to_path_buf));
         }
@@ -67,7 +68,8 @@ pub(crate) fn run(data: &[u8]) {
     // Where the two mean the same, another reader of globs must find the same.
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-*?".contains(letter);
     if text.starts_with('/') && text.chars().all(plain) && !text.contains("**") {
-        let other = GlobBuilder::new(text).literal_separator(true).build().expect("it is a glob").compile_matcher();
+        let other =
+            GlobBuilder::new(text).literal_separator(true).build().expect("it is a glob").compile_matcher();
         let expected: BTreeSet<PathBuf> = paths.iter().filter(|path| other.is_match(path)).cloned().collect();
         assert_eq!(found, expected, "{text:?}");
     }

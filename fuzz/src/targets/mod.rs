@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod fstab;
 pub(crate) mod glob;
 pub(crate) mod image;
+pub(crate) mod journal;
 pub(crate) mod nbd;
 pub(crate) mod operation;
 pub(crate) mod os_release;

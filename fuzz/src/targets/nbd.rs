@@ -42,7 +42,9 @@ fn server(said: &[u8]) {
         Ok(export) => {
             assert!(export.size_bytes <= i64::MAX as u64);
             let sizes = export.block_sizes;
-            assert!(sizes.is_none_or(|sizes| sizes.minimum.is_power_of_two() && sizes.maximum >= sizes.minimum));
+            assert!(
+                sizes.is_none_or(|sizes| sizes.minimum.is_power_of_two() && sizes.maximum >= sizes.minimum)
+            );
         }
         Err(error) => {
             let shown = error.to_string();
