@@ -93,6 +93,9 @@ impl Read for Disk {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.bytes.saturating_sub(self.position)).unwrap_or(usize::MAX);
         let len = buffer.len().min(left);
+        if len == 0 {
+            return Ok(0);
+        }
         let end = self.position + len as u64;
         buffer[..len].fill(0);
         for (number, page) in self.pages.range(self.position / PAGE..end.div_ceil(PAGE)) {

@@ -174,7 +174,7 @@ fn more_partitions_than_the_kernel_shows_are_refused() {
         let mut disk = with(&[(0, (0x05, 1000, 100_000))]);
         for record in 0..records {
             let at = u64::from(1000 + record * 100) * 512;
-            let data = |place| (0x83, 10 + 20 * place, 10);
+            let data = |place: u32| (0x83, 10 + 20 * place, 10);
             let link = (0x05, (record + 1) * 100, 100);
             put_mbr(&mut disk, at, &[(0, data(0)), (1, link), (2, data(1)), (3, data(2))]);
         }
