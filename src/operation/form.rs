@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use crate::guest::glob::Pattern;
 use globset::GlobBuilder;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
@@ -168,7 +169,9 @@ pub(super) fn check_glob(glob: &str) -> Result<(), String> {
         return Err("an empty alternative in `{a,b}` matches nothing: write both globs out".into());
     }
     let built = GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
-    built.map(drop).map_err(|error| error.kind().to_string())
+    built.map(drop).map_err(|error| error.kind().to_string())?;
+    // Its way of reading globs is another one, and the one that counts when the operation runs.
+    Pattern::parse(glob).map(drop).map_err(|error| error.to_string())
 }
 
 /// A plain absolute path in the guest.
