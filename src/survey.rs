@@ -118,8 +118,8 @@ pub struct Verdict {
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
     // Before its record, which an interrupted commit has not written yet.
-    let _locked = Image::open(path, target.format, Use::Read)?;
-    let seal = record::load(path)?;
+    let image = open(target, observer)?;
+    let seal = record::load(path).map_err(|error| image.lock.blame(error))?;
     let operations: Vec<_> = seal
         .predicate
         .operations
@@ -127,8 +127,6 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         .map(|operation| (operation.name, operation.parameters))
         .collect();
     let planned = recorded(catalogue, &operations)?;
-    // Locked before it is hashed, or told that it moves.
-    let image = open(target, observer)?;
     let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
     let judge = |observer: &mut dyn Observer| {
         let digest_matches = wanted
