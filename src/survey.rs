@@ -121,9 +121,9 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    // Before its record, which an interrupted commit has not written yet; locked before it is hashed.
+    // Before its record, which an interrupted commit has not written yet.
     let image = open(target, observer)?;
-    let seal = record::load(path)?;
+    let seal = record::load(path).map_err(|error| image.lock.blame(error))?;
     let operations: Vec<_> = seal
         .predicate
         .operations

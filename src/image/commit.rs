@@ -179,8 +179,8 @@ impl Pending {
         let Err(error) = self.write_once(lock) else { return Ok(self) };
         let now = Stamp::of(lock.file()).ok();
         if self.before.is_some() && self.before == now {
-            let failed = Error::failed(format!("cannot write the result into {}", self.image.display()));
-            return both(Err(failed.caused_by(error)), remove_both(&self.image));
+            let error = error.within(format!("cannot write the result into {}", self.image.display()));
+            return both(Err(error), remove_both(&self.image));
         }
         Err(interrupted(&self.image).caused_by(error))
     }
