@@ -48,6 +48,9 @@ impl Pattern {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('/').ok_or_else(|| wrong(text, "it must begin with / or ~/"))?),
         };
+        if text.contains('\0') {
+            return Err(wrong(text, "no file's name has a NUL"));
+        }
         if text.len() > LENGTH_MAX {
             return Err(wrong(text.get(..40).unwrap_or("/"), "it is longer than a path"));
         }
@@ -309,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_glob_cannot_climb_or_be_relative() {
-        for bad in ["etc/x", "/etc/../x", "/etc//x", "/a/**b", "~x/y", "/[a"] {
+        for bad in ["etc/x", "/etc/../x", "/etc//x", "/a/**b", "~x/y", "/[a", "/a\0b"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
     }
