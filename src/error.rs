@@ -4,8 +4,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of failure this is. Each kind is one exit code of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The work failed; the image is unchanged.
@@ -22,6 +25,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The host lacks something guestseal needs.
     HostLacks,
+    /// A signal stopped the run, and what it had done was undone.
+    Stopped,
 }
 
 /// Result of everything in this crate.
@@ -80,9 +85,11 @@ impl Error {
         self
     }
 
-    /// Keeps this error as the first one and remembers that clean-up failed as well.
+    /// Keeps this error as the first one and remembers that clean-up failed as well. What to do about that stands for
+    /// both when nothing better is known.
     #[must_use]
     pub fn and_also(mut self, other: Error) -> Self {
+        self.0.hint = self.0.hint.take().or_else(|| other.0.hint.clone());
         self.0.also.push(other);
         self
     }

@@ -27,12 +27,21 @@ pub struct Plan {
     pub format: Option<Format>,
     /// How to attach it; none to take the first way that works.
     pub attach: Option<Way>,
+    /// Whether the guest's filesystems are checked and repaired first.
+    pub repair: bool,
     /// How the result becomes permanent.
     pub commit: CommitMode,
     /// What runs, in order.
     pub operations: Vec<Planned>,
     /// Whether the sealed image is hashed for the record.
     pub digest: bool,
+}
+
+impl Plan {
+    /// Wipes the passwords, which nothing needs any more once they are set.
+    pub fn forget_passwords(&mut self) {
+        self.operations.iter_mut().for_each(|planned| planned.settings.passwords.clear());
+    }
 }
 
 /// One operation that runs.

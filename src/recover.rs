@@ -11,6 +11,7 @@ use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
 use crate::record::{PendingRecord, SealRecord, digest};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 
 /// A commit that is done.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ pub fn recover(image: &Path, observer: &mut dyn Observer) -> Result<Option<Commi
     let lock = LockedImage::open(&image, Use::Commit)?;
     sweep(folder_of(&image))?;
     let Some(pending) = Pending::find(&image, &lock)? else { return Ok(None) };
+    let _hold = interrupt::hold();
     lock.keep_readers_out()?;
     observer.event(Event::Stage(crate::seal::WRITING));
     let record = PendingRecord::prepare(&image)?;

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Error, Result, both_values};
+use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
-use crate::image::lock::Use;
+use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{NamelessFile, folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
@@ -25,9 +26,13 @@ use crate::record::{
     WrittenRecord, digest,
 };
 use crate::recover::{Committed, finish};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
-use crate::session::{Inspection, Session, choose_way};
-use crate::sys::trouble;
+use crate::session::{Handling, Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
+use crate::sys::{interrupt, trouble};
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -44,8 +49,12 @@ pub struct SealReport {
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that edited the guest.
+    pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
     /// Digest of the sealed image.
@@ -66,7 +75,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// The image is unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
-pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
+pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
     observer.event(Event::Image(&plan.image));
     let usage = match plan.commit {
@@ -82,15 +91,28 @@ pub fn seal(plan: &Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     // names are given within one mount only.
     let files = Files::make(plan, &image, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &image, files.overlay(), observer)?;
+    let applied = apply_to_guest(plan, &image, files.overlay(), observer)
+        .map_err(|error| about_room(error, folder_of(&sealed)))?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
+    interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
-    let Applied { attached, inspection, operations } = applied;
-    Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
+    let Applied { attached, repairs, inspection, edited } = applied;
+    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    Ok(SealReport {
+        input,
+        image: sealed,
+        record,
+        attached,
+        repairs,
+        inspection,
+        confinement,
+        operations,
+        sha256,
+    })
 }
 
 /// The files that a run makes, by how its result becomes permanent.
@@ -135,6 +157,8 @@ impl Files {
     ) -> Result<Committed> {
         match self {
             Self::IntoImage { mut overlay, journal, record } => {
+                // What has begun is better finished: signals wait.
+                let _hold = interrupt::hold();
                 let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
                 let pending = Pending::begin(&mut overlay, journal, image, (record_text, plan.digest))?;
                 finish(pending, (&image.path, &image.lock), record, observer)
@@ -142,11 +166,14 @@ impl Files {
             Self::NewFile { overlay, mut output, path, record } => {
                 commit::into_new_file(&overlay, image, &output, &plan.commit)?;
                 let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
+                interrupt::check_before("giving the new file its name")?;
+                let _hold = interrupt::hold();
                 output.name_over(path.file_name().unwrap_or_default())?;
                 fault::point(Point::OutputNamed)?;
                 Ok(Committed { record: record.name()?, sha256 })
             }
             Self::InPlace { record } => {
+                let _hold = interrupt::hold();
                 let file = (image.lock.file(), image.path.as_path());
                 let (record, sha256) = hashed(plan, file, statement, record, observer)?;
                 Ok(Committed { record: record.name()?, sha256 })
@@ -168,36 +195,52 @@ fn hashed(
     Ok((record.write(&statement)?, sha256))
 }
 
+/// Writes of the guest that find no room end as errors of all kinds; the reason is to be named.
+fn about_room(error: Error, folder: &Path) -> Error {
+    /// What qemu takes at a time for a new cluster, and some more for its tables.
+    const LITTLE: u64 = 256 << 10;
+    let free = statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+    match free {
+        Ok(free) if free < LITTLE && error.kind() == ErrorKind::Failed => error
+            .within(format!("no space is left in {} for the working overlay", folder.display()))
+            .hint("make room, or put the result elsewhere with --output NEW"),
+        _ => error,
+    }
+}
+
 /// What was done to the guest.
 struct Applied {
     attached: Attached,
+    repairs: Vec<Repair>,
     inspection: Inspection,
-    operations: Vec<OperationReport>,
+    edited: Edited,
 }
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
 fn apply_to_guest(
-    plan: &Plan,
+    plan: &mut Plan,
     image: &Image,
     overlay: Option<&Overlay>,
     observer: &mut dyn Observer,
 ) -> Result<Applied> {
     let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
-    let session =
-        Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
+    let handling = Handling { access: Access::Change, repair: plan.repair };
+    let session = Session::open(&ImageSpec { layers, read_only: false }, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer)
-        .and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
+    plan.forget_passwords();
+    let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
+    let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
-    let (operations, inspection) = both_values(applied, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, inspection, operations })
+    let (edited, inspection) = both_values(edited, session.close())?;
+    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited })
 }
 
 /// The record, but for the digest.
 fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
-    let operations = plan.operations.iter().zip(&applied.operations);
+    let operations = plan.operations.iter().zip(&applied.edited.operations);
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
         subject: vec![Subject {
@@ -213,12 +256,14 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
+            repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: Erasure {
                 policy: "none".into(),
                 note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
             },
             attached: applied.attached.way.name().into(),
+            confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
         },
     }
@@ -233,6 +278,10 @@ fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(Error::usage(format!("{} is a folder", path.display()))
             .hint("--output takes the name of the new image"));
+    }
+    if path.is_file() {
+        // What is replaced may be the image of another running guest.
+        LockedImage::open(path, Use::Commit)?;
     }
     Ok(path.clone())
 }

@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ImageSpec;
+use super::{ImageSpec, judge_end};
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
+use crate::sys::interrupt;
 use crate::sys::tool::Tool;
 
 /// How long the daemon may take to write what it holds and end, once told to.
@@ -23,6 +25,7 @@ const MESSAGE_LIMIT: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct FuseDisk {
     file: PathBuf,
+    read_only: bool,
     daemon: Option<Daemon>,
 }
 
@@ -64,9 +67,12 @@ impl FuseDisk {
         let (Some(input), Some(output)) = (input, output) else {
             return Err(Error::failed("the export daemon has no monitor"));
         };
+        interrupt::until_readable(output.as_fd())?;
         let mut daemon = Daemon { child, input, output: BufReader::new(output) };
         match daemon.message()? {
-            Some(greeting) if greeting.get("QMP").is_some() => Ok(Self { file, daemon: Some(daemon) }),
+            Some(greeting) if greeting.get("QMP").is_some() => {
+                Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
+            }
             _ => Err(daemon.died("cannot show the image as a file")),
         }
     }
@@ -98,7 +104,8 @@ impl FuseDisk {
             .read_to_end(&mut rest)
             .context(|| "cannot read the export daemon's last words")?;
         drop(daemon.input);
-        daemon.child.wait_within(PATIENCE)?.success()
+        let exit = daemon.child.wait_within(PATIENCE)?;
+        if self.read_only { exit.success() } else { judge_end(exit) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use loopdev::{LoopControl, LoopDevice};
 use nix::errno::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, both};
 use crate::sys::ioctl::{LoopWindow, loop_clear, loop_configure};
 use crate::sys::trouble;
 
@@ -20,7 +20,8 @@ const ATTEMPTS: u32 = 64;
 pub struct Loop {
     device: Option<LoopDevice>,
     path: PathBuf,
-    read_only: bool,
+    /// Open from the start, so that no error of a write is missed; none when it is only read.
+    flush: Option<File>,
 }
 
 impl Loop {
@@ -38,13 +39,21 @@ impl Loop {
             let device = control.next_free().context(|| "cannot open a free loop device")?;
             let path = device.path().ok_or_else(|| Error::failed("a free loop device has no path"))?;
             match loop_configure(device.as_raw_fd(), backing.as_fd(), window) {
-                Ok(()) => return Ok(Self { device: Some(device), path, read_only: window.read_only }),
+                Ok(()) => return Self { device: Some(device), path, flush: None }.watched(&window),
                 Err(Errno::EBUSY) => {}
                 Err(errno) => return Err(errno).context(|| format!("cannot set up {}", path.display())),
             }
         }
         Err(Error::failed(format!("{ATTEMPTS} free loop devices in turn were taken by others"))
             .hint("try again"))
+    }
+
+    fn watched(mut self, window: &LoopWindow) -> Result<Self> {
+        if !window.read_only {
+            let file = File::open(&self.path).context(|| format!("cannot open {}", self.path.display()))?;
+            self.flush = Some(file);
+        }
+        Ok(self)
     }
 
     /// The device node.
@@ -63,11 +72,10 @@ impl Loop {
     fn detach(&mut self) -> Result<()> {
         // Tried once: a device that stays clears itself when this process ends.
         let Some(device) = self.device.take() else { return Ok(()) };
-        if !self.read_only {
-            let flushed = File::open(&self.path).and_then(|file| file.sync_all());
-            flushed.context(|| format!("cannot flush {}", self.path.display()))?;
-        }
-        loop_clear(device.as_raw_fd()).context(|| format!("cannot detach {}", self.path.display()))
+        let flushed = self.flush.take().map_or(Ok(()), |file| file.sync_all());
+        let cleared =
+            loop_clear(device.as_raw_fd()).context(|| format!("cannot detach {}", self.path.display()));
+        both(flushed.context(|| format!("cannot flush {}", self.path.display())), cleared)
     }
 }
 

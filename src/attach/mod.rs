@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::child::Exit;
 use crate::sys::namespace::RunFolder;
 use fuse::FuseDisk;
 use nbd::NbdDisk;
@@ -130,6 +131,18 @@ impl AttachedDisk {
                 .context(|| format!("cannot flush {}", self.path.display())),
         }
     }
+}
+
+/// A server exits with 0 even when it could not write the last metadata: its words count too. That it could not answer
+/// a client that was leaving does not: udev may be reading when the device is taken down.
+fn judge_end(exit: Exit) -> Result<()> {
+    let harmless = |line: &&str| line.contains("warning:") || line.contains("Disconnect client");
+    let complaint = exit.stderr.lines().find(|line| !harmless(line)).map(str::to_owned);
+    let program = exit.program().display().to_string();
+    exit.success()?;
+    complaint.map_or(Ok(()), |line| {
+        Err(Error::failed(format!("{program} complained while it closed the image")).caused_by(line))
+    })
 }
 
 fn raw_file(layers: &Value) -> Result<PathBuf> {

@@ -15,9 +15,9 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::ImageSpec;
 use super::nbd_protocol::Negotiated;
 use super::nbd_server::Server;
+use super::{ImageSpec, judge_end};
 use crate::error::{Context, Error, Result, both};
 use crate::sys::child::{Child, Exit};
 use crate::sys::nbd_device::{NbdNode, Owner, left_behind};
@@ -125,17 +125,6 @@ fn server_lost(last_words: &str) -> Error {
 
 fn last_words(ended: Result<Exit>) -> String {
     ended.and_then(Exit::success).err().map(|error| error.chain()).unwrap_or_default()
-}
-
-/// The server exits with 0 even when it could not write the last metadata: its words count too. That it could not
-/// answer a client that was leaving does not: udev may be reading when the device is taken down.
-fn judge_end(exit: Exit) -> Result<()> {
-    let harmless = |line: &&str| line.contains("warning:") || line.contains("Disconnect client");
-    let complaint = exit.stderr.lines().find(|line| !harmless(line)).map(str::to_owned);
-    exit.success()?;
-    complaint.map_or(Ok(()), |line| {
-        Err(Error::failed("qemu-nbd complained while it closed the image").caused_by(line))
-    })
 }
 
 /// A device that is connected until it is disconnected.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::attach::Way;
+use crate::guest::secret::Secret;
 use crate::image::format::Format;
 use crate::operation::schema::Group;
 
@@ -14,7 +15,10 @@ use crate::operation::schema::Group;
 #[command(override_usage = "guestseal [OPTIONS] [IMAGE]...\n       guestseal <COMMAND> [OPTIONS] …")]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed (image unchanged), 2 usage, 3 image busy, 4 commit interrupted (run \
-    recover), 5 verify found something, 6 guest or request not supported, 7 the host lacks something."
+    recover), 5 verify found something, 6 guest or request not supported, 7 the host lacks something.\n\n\
+    SIGINT, SIGTERM and SIGHUP undo what was done, report it and end guestseal by that signal (for a shell 130, 143, 129); \
+    once the result is being made permanent that is finished first. A second one of the same kind kills at once, which is \
+    safe too."
 )]
 pub struct Cli {
     /// What to do; without a command the options are those of `seal`.
@@ -179,10 +183,10 @@ pub struct SelectionArgs {
     pub timezone: Option<String>,
     /// Set root's password: password:TEXT, file:FILE, random, disabled, locked or locked:SELECTOR.
     #[arg(long, value_name = "SELECTOR")]
-    pub root_password: Option<String>,
+    pub root_password: Option<Secret>,
     /// Set a user's password, as --root-password does. May be repeated.
     #[arg(long, value_name = "USER:SELECTOR")]
-    pub password: Vec<String>,
+    pub password: Vec<Secret>,
     /// Run this script of the host in the guest's root folder. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub script: Vec<PathBuf>,
@@ -201,6 +205,15 @@ pub struct SelectionArgs {
     /// Where operations come from.
     #[command(flatten)]
     pub catalogue: CatalogueArgs,
+}
+
+impl SelectionArgs {
+    /// Wipes the passwords that were typed, as far as they are ours: the kernel keeps the command line itself, which
+    /// every user of the host can read.
+    pub fn forget_passwords(&mut self) {
+        self.root_password = None;
+        self.password.clear();
+    }
 }
 
 /// The options of `seal`.
@@ -233,6 +246,9 @@ pub struct SealArgs {
     /// Write into the image from the start: nothing is undone on failure.
     #[arg(long)]
     pub in_place: bool,
+    /// Check the guest's ext and xfs filesystems first and repair them, on the overlay.
+    #[arg(long, conflicts_with = "in_place")]
+    pub repair: bool,
     /// Digest of the sealed image for its record.
     #[arg(long, value_name = "KIND", default_value = "sha256")]
     pub digest: DigestChoice,

@@ -23,6 +23,8 @@ pub enum Exit {
     Unsupported,
     /// 7: the host lacks something.
     HostLacks,
+    /// 1, where the program cannot end by the signal that stopped it.
+    Stopped,
 }
 
 impl Exit {
@@ -37,6 +39,7 @@ impl Exit {
             Self::Found => "found",
             Self::Unsupported => "unsupported",
             Self::HostLacks => "host-lacks",
+            Self::Stopped => "stopped",
         }
     }
 
@@ -44,7 +47,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Failed => 1,
+            Self::Failed | Self::Stopped => 1,
             Self::Usage => 2,
             Self::Busy => 3,
             Self::Interrupted => 4,
@@ -65,6 +68,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Found => Self::Found,
             ErrorKind::Unsupported => Self::Unsupported,
             ErrorKind::HostLacks => Self::HostLacks,
+            ErrorKind::Stopped => Self::Stopped,
         }
     }
 }
@@ -89,8 +93,9 @@ mod tests {
             ErrorKind::Found,
             ErrorKind::Unsupported,
             ErrorKind::HostLacks,
+            ErrorKind::Stopped,
         ];
         let codes: Vec<u8> = kinds.into_iter().map(|kind| Exit::from(kind).code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 1]);
     }
 }

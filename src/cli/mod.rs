@@ -6,6 +6,8 @@ pub mod print;
 pub mod request;
 mod run;
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,10 +15,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
+use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
-use print::{Printer, error_document};
+use print::{Printer, error_document, finishing};
 
 /// Options of virt-sysprep that guestseal does not have yet. Naming them here keeps a pipeline from believing that a
 /// mistyped option is to blame.
@@ -75,6 +78,13 @@ const NOT_YET: [&str; 50] = [
 
 /// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
+    if let Err(error) = dumps::none() {
+        return fail(&mut Printer::plain(false), &error).into();
+    }
+    // Before clap: neither help nor completions shall show it, and it is started for every image.
+    if std::env::args_os().skip(1).eq([crate::worker::ARGUMENT]) {
+        return serve().unwrap_or_else(|error| fail(&mut Printer::plain(false), &error)).into();
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
@@ -86,7 +96,8 @@ pub fn main() -> ExitCode {
     if let Err(error) = arm_fault_point() {
         return fail(&mut printer, &error).into();
     }
-    let result = run::run(cli, &mut printer);
+    let tell = if cli.output.quiet { |_| () } else { finishing };
+    let result = interrupt::watch(tell).and_then(|()| run::run(cli, &mut printer));
     let trouble = crate::sys::trouble::take();
     let mut exit = match result {
         Ok(exit) => exit,
@@ -96,7 +107,19 @@ pub fn main() -> ExitCode {
         printer.error(&Error::failed("clean-up failed").caused_by(error));
         exit = if exit == Exit::Done { Exit::Failed } else { exit };
     }
-    exit.into()
+    match exit {
+        Exit::Stopped => interrupt::end().map_or(exit.into(), ExitCode::from),
+        _ => exit.into(),
+    }
+}
+
+/// The worker's side of a run: see [`crate::worker`].
+fn serve() -> crate::error::Result<Exit> {
+    let failed = || "the worker has no pipes";
+    // Unbuffered: no secret is left in a buffer of the library's.
+    let input = std::io::stdin().as_fd().try_clone_to_owned().context(failed)?;
+    let output = std::io::stdout().as_fd().try_clone_to_owned().context(failed)?;
+    crate::worker::serve(File::from(input), File::from(output)).map(|()| Exit::Done)
 }
 
 #[cfg(feature = "fault-points")]

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -167,9 +168,9 @@ impl Observer for Printer {
             Event::Image(path) if self.verbose => eprintln!("{}", clean(&path.display().to_string())),
             Event::Stage(stage) => self.stage(stage),
             Event::Attached { way, reason } if self.verbose => eprintln!("  attached by {way}: {reason}"),
-            Event::Change { operation, change } if self.trace => {
-                let verb = format!("{:?}", change.verb()).to_lowercase();
-                eprintln!("  {operation}: {verb} {}", clean(&change.path().display().to_string()));
+            Event::Change { operation, file } if self.trace => {
+                let verb = format!("{:?}", file.action).to_lowercase();
+                eprintln!("  {operation}: {verb} {}", clean(&file.path.display().to_string()));
             }
             Event::Operation(report) => self.operation(report),
             Event::Progress { what, done, total } => self.progress(what, done, total),
@@ -177,6 +178,17 @@ impl Observer for Printer {
             _ => {}
         }
     }
+
+    fn wants_changes(&self) -> bool {
+        self.trace
+    }
+}
+
+/// Says once that a signal has to wait.
+pub fn finishing(signal: Signal) {
+    eprintln!(
+        "{signal} came while the result is made permanent: finishing that first; a second one kills at once"
+    );
 }
 
 fn and_then(error: &Error) {

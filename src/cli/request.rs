@@ -8,6 +8,7 @@ use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
+use crate::sys::users::Identity;
 
 /// The plans of a `seal`, and what the user should be told about them.
 #[derive(Debug)]
@@ -64,12 +65,8 @@ pub fn choose(args: &SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
 fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parameters> {
     let mut parameters = Parameters::default();
     for setting in &args.set {
-        let wrong = || {
-            Error::usage(format!(
-                "--set needs OPERATION.PARAMETER=VALUE, not {:?}",
-                setting.split('=').next().unwrap_or_default()
-            ))
-        };
+        // Not quoted: whoever mistypes may have typed a secret.
+        let wrong = || Error::usage("--set needs OPERATION.PARAMETER=VALUE");
         let (name, value) = setting.split_once('=').ok_or_else(wrong)?;
         let (operation, parameter) = name.split_once('.').ok_or_else(wrong)?;
         parameters.set(operation, parameter, value);
@@ -100,8 +97,8 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
     if args.no_regenerate {
         parameters.set("ssh-hostkeys", "regenerate", "false");
     }
-    let root = args.root_password.iter().map(|text| PasswordRequest::root(text));
-    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text))) {
+    let root = args.root_password.iter().map(|text| PasswordRequest::root(text.expose()));
+    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text.expose()))) {
         let request = request?;
         if request.bare_word || request.selector.shows_in_process_list() {
             warnings.push(format!("the password of {} stands on the command line, where every user of this host can read it: use file:FILE", request.user));
@@ -112,6 +109,23 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
         parameters.passwords.push((request.user, request.selector.load()?));
     }
     Ok(parameters)
+}
+
+/// Refuses to seal one image twice, by whatever names. Those that are missing are for whoever opens them to report.
+fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
+    let known = images.iter().filter_map(|path| Some((*path, Identity::of(&path.metadata().ok()?))));
+    let known: Vec<_> = known.collect();
+    for (index, (path, identity)) in known.iter().enumerate() {
+        if let Some((first, _)) = known[..index].iter().find(|(_, other)| other == identity) {
+            let what = if first == path {
+                format!("the image {} is named twice", path.display())
+            } else {
+                format!("{} and {} are one image", first.display(), path.display())
+            };
+            return Err(Error::usage(what).hint("name each image once"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the plans.
@@ -132,6 +146,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         }
         _ => return Err(Error::usage("name images either with -a or without")),
     };
+    refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
         return Err(Error::usage("--output takes one image at a time"));
     }
@@ -147,6 +162,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         image: image.clone(),
         format: args.image.format,
         attach: args.image.attach.way(),
+        repair: args.repair,
         commit: commit.clone(),
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,

@@ -16,10 +16,12 @@ use super::print::{Printer, bytes, counts, error_document, intention};
 use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
+use crate::image::commit::CommitMode;
 use crate::operation::{json_schema, parse};
 use crate::plan::{Plan, Planned};
 use crate::seal::{SealReport, seal};
 use crate::survey::{Survey, Target, survey, verify};
+use crate::sys::interrupt;
 
 /// Runs the command.
 ///
@@ -27,8 +29,8 @@ use crate::survey::{Survey, Target, survey, verify};
 /// What kept it from being done.
 pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
     match cli.command {
-        None => seal_images(&cli.seal, printer),
-        Some(Command::Seal(args)) => seal_images(&args, printer),
+        None => seal_images(cli.seal, printer),
+        Some(Command::Seal(args)) => seal_images(args, printer),
         Some(Command::Inspect(args)) => inspect(&args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
         Some(Command::Recover { images }) => each(&images, printer, recover),
@@ -43,23 +45,28 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
     }
 }
 
-fn seal_images(args: &SealArgs, printer: &mut Printer) -> Result<Exit> {
+fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     if args.list_operations {
         return list(&args.selection.catalogue, printer);
     }
-    let Plans { plans, warnings, generated } = plans(args)?;
+    let Plans { plans, warnings, generated } = plans(&args)?;
+    args.selection.forget_passwords();
     let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
     warnings.iter().for_each(|warning| printer.warning(warning));
     let mut sealed = false;
-    let exit = each(&plans, printer, |plan, printer| {
+    let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            return look(&target(&plan.image, &args.image), &plan.operations, printer);
+            let target = Target { repair: plan.repair, ..target(&plan.image, &args.image) };
+            return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
-        let report = seal(plan, printer).map_err(|error| about(&plan.image, error))?;
+        let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
+            CommitMode::InPlace => half_edited(&plan.image, error),
+            _ => about(&plan.image, error),
+        })?;
         sealed = true;
         printer.end_progress();
-        printer.line(&summary(plan, &report, started, printer));
+        printer.line(&summary(&plan, &report, started, printer));
         to_json(&report)
     })?;
     if let Some(terminal) = terminal.as_mut().filter(|_| sealed) {
@@ -84,22 +91,24 @@ fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Re
     Ok(())
 }
 
-/// Does the same to several images: each is tried, the first failure decides the exit code.
+/// Does the same to several images: each is tried, the first failure decides the exit code. After a signal none is
+/// begun, and the program ends by it.
 fn each<T>(
-    images: &[T],
+    images: impl IntoIterator<Item = T>,
     printer: &mut Printer,
-    mut work: impl FnMut(&T, &mut Printer) -> Result<(Exit, Value)>,
+    mut work: impl FnMut(T, &mut Printer) -> Result<(Exit, Value)>,
 ) -> Result<Exit> {
     let (mut exit, mut results) = (Exit::Done, Vec::new());
     for image in images {
-        let (this, value) = match work(image, printer) {
-            Ok(done) => done,
-            Err(error) => {
-                printer.error(&error);
-                (error.kind().into(), error_document(&error))
-            }
-        };
-        exit = if exit == Exit::Done { this } else { exit };
+        let (this, value) =
+            match interrupt::check_before("work on this image").and_then(|()| work(image, printer)) {
+                Ok(done) => done,
+                Err(error) => {
+                    printer.error(&error);
+                    (error.kind().into(), error_document(&error))
+                }
+            };
+        exit = if exit == Exit::Done || this == Exit::Stopped { this } else { exit };
         results.push(value);
     }
     if printer.is_json() {
@@ -108,8 +117,11 @@ fn each<T>(
     Ok(exit)
 }
 
-/// Of several images, the error says which.
+/// Of several images, the error says which; after a signal it says what became of the image.
 fn about(image: &Path, error: Error) -> Error {
+    if error.kind() == ErrorKind::Stopped {
+        return error.within(format!("nothing was changed in {}", image.display()));
+    }
     let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if error.chain().contains(&name) {
         error
@@ -118,12 +130,21 @@ fn about(image: &Path, error: Error) -> Error {
     }
 }
 
+fn half_edited(image: &Path, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Stopped => error
+            .within(format!("{} may be half edited", image.display()))
+            .hint("--in-place undoes nothing: seal it again, or take your copy"),
+        _ => about(image, error),
+    }
+}
+
 fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
 fn target(image: &Path, args: &ImageArgs) -> Target {
-    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way() }
+    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false }
 }
 
 fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {
@@ -161,7 +182,7 @@ fn describe_guest(seen: &Survey, printer: &Printer) {
     printer.line(&format!(
         "guest: {}; {}; packages by {}; started by {}",
         guest.os.pretty_name,
-        guest.architecture.unwrap_or("unknown architecture"),
+        guest.architecture.as_deref().unwrap_or("unknown architecture"),
         word(guest.package_manager),
         word(guest.init)
     ));

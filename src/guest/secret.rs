@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What stands for a secret wherever it would be shown.
 const MASK: &str = "***";
@@ -30,6 +30,14 @@ impl Secret {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Overwrites what functions that have returned left on the stack: a hash function keeps blocks of a password there.
+#[inline(never)]
+pub fn wipe_stack() {
+    /// Deeper than any hash function goes.
+    const DEPTH: usize = 256 << 10;
+    [1_u8; DEPTH].zeroize();
 }
 
 impl From<String> for Secret {

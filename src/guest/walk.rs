@@ -13,6 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::GuestRoot;
 use crate::error::{Context, Result};
+use crate::sys::interrupt;
 
 /// One file below a folder.
 #[derive(Debug)]
@@ -50,6 +51,7 @@ impl GuestRoot {
             let Some(fd) = self.open_existing(&folder.join(&start), flags)? else { continue };
             let door = PathBuf::from(format!("/proc/self/fd/{}/.", fd.as_raw_fd()));
             for item in WalkDir::new(&door).min_depth(1) {
+                interrupt::check()?;
                 match item {
                     Ok(entry) => {
                         let below = start.join(entry.path().strip_prefix(&door).context(cannot)?);

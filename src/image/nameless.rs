@@ -40,40 +40,39 @@ impl NamelessFile {
         let folder = File::open(folder_path).context(failed)?;
         let mode = Mode::from_bits_truncate(mode);
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let (fd, made_as) = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
-            Ok(fd) => (fd, None),
+        let fd = match nix::fcntl::open(folder_path, flags | OFlag::O_TMPFILE, mode) {
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
-                let name = format!("{PREFIX}new-{}", random_name()?);
-                let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-                (nix::fcntl::openat(&folder, name.as_str(), new, mode).context(failed)?, Some(name))
+                return Self::make_named(folder_path, folder, flags, mode)
+                    .map_err(|error| error.within(failed()));
             }
-            Err(errno) => {
-                let error = Error::failed(failed()).caused_by(errno);
-                return Err(match errno {
-                    Errno::EROFS | Errno::EACCES | Errno::EPERM => {
-                        error.hint("put the result elsewhere with --output NEW")
-                    }
-                    _ => error,
-                });
-            }
+            result => result.map_err(|errno| cannot_write(errno, failed()))?,
         };
-        let folder_path = folder_path.to_path_buf();
-        let mut made = Self { file: File::from(fd), folder, folder_path, temporary: made_as };
-        // By this lock the next run knows that a file is in use. Where there are no locks nothing is cleaned up.
-        let _ = lock_own(&made.file);
-        made.name_temporarily_anew().context(failed)?;
-        // The mode as it was asked for: the umask is for files that people make.
-        fchmod(&made.file, mode).context(failed)?;
+        let made = Self { file: File::from(fd), folder, folder_path: folder_path.into(), temporary: None };
+        made.begin(mode).map_err(|error| error.within(failed()))?;
         Ok(made)
     }
 
-    /// A name that is there already becomes one by which the file is known as a leftover of guestseal.
-    fn name_temporarily_anew(&mut self) -> Result<()> {
-        let Some(first) = &self.temporary else { return Ok(()) };
-        let name = temporary_name(&self.file)?;
-        renameat(&self.folder, first.as_str(), &self.folder, name.as_str()).context(|| "cannot rename it")?;
-        self.temporary = Some(name);
-        Ok(())
+    /// For filesystems that know no nameless files.
+    fn make_named(folder_path: &Path, folder: File, flags: OFlag, mode: Mode) -> Result<Self> {
+        let first = format!("{PREFIX}new-{}", random_name()?);
+        let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+        let fd = nix::fcntl::openat(&folder, first.as_str(), new, mode)
+            .map_err(|errno| cannot_write(errno, format!("cannot make the file {first}")))?;
+        let (file, folder_path) = (File::from(fd), folder_path.to_path_buf());
+        let mut made = Self { file, folder, folder_path, temporary: Some(first.clone()) };
+        made.begin(mode)?;
+        // By this name it is known as a leftover of guestseal.
+        let name = temporary_name(&made.file)?;
+        renameat(&made.folder, first.as_str(), &made.folder, name.as_str()).context(|| "cannot rename it")?;
+        made.temporary = Some(name);
+        Ok(made)
+    }
+
+    fn begin(&self, mode: Mode) -> Result<()> {
+        // By this lock the next run knows that the file is in use. Where there are no locks nothing is cleaned up.
+        let _ = lock_own(&self.file);
+        // The mode as it was asked for: the umask is for files that people make.
+        fchmod(&self.file, mode).context(|| "cannot set its mode")
     }
 
     /// The file.
@@ -126,6 +125,12 @@ impl NamelessFile {
     pub fn name_over(&mut self, name: &OsStr) -> Result<()> {
         let failed = || format!("cannot make {}", self.folder_path.join(name).display());
         if self.temporary.is_none() {
+            self.flush()?;
+            match self.link(name) {
+                Ok(()) => return self.folder.sync_all().context(failed),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno).context(failed),
+            }
             let temporary = temporary_name(&self.file)?;
             self.link(temporary.as_ref()).context(failed)?;
             self.temporary = Some(temporary);
@@ -148,6 +153,16 @@ impl Drop for NamelessFile {
                 Error::failed(format!("cannot remove {}", self.folder_path.join(temporary).display()));
             crate::sys::trouble::note(error.caused_by(errno));
         }
+    }
+}
+
+fn cannot_write(errno: Errno, what: String) -> Error {
+    let error = Error::failed(what).caused_by(errno);
+    match errno {
+        Errno::EROFS | Errno::EACCES | Errno::EPERM => {
+            error.hint("put the result elsewhere with --output NEW")
+        }
+        _ => error,
     }
 }
 
@@ -229,6 +244,30 @@ mod tests {
         file.name_over("a".as_ref()).unwrap();
         drop(file);
         assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    /// As on NFS, where nothing is nameless.
+    #[test]
+    fn without_nameless_files_a_temporary_name_tells_whose_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = || {
+            let open = File::open(folder.path()).unwrap();
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            NamelessFile::make_named(folder.path(), open, OFlag::O_RDWR | OFlag::O_CLOEXEC, mode).unwrap()
+        };
+        let mut file = make();
+        assert_eq!(names(folder.path()), [temporary_name(&file.file).unwrap()]);
+        sweep(folder.path()).unwrap();
+        file.name("a".as_ref()).unwrap();
+        assert_eq!(names(folder.path()), ["a"]);
+        drop(make());
+        assert_eq!(names(folder.path()), ["a"]);
+        let mut dead = make();
+        dead.temporary = None;
+        drop(dead);
+        assert_eq!(names(folder.path()).len(), 2);
+        sweep(folder.path()).unwrap();
         assert_eq!(names(folder.path()), ["a"]);
     }
 

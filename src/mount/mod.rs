@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod damage;
+mod health;
 pub mod options;
 pub mod place;
 pub mod tree;
@@ -15,7 +17,7 @@ use sys_mount::Mount;
 use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
 use crate::disk::{Content, Volume};
-use crate::error::{Context, Error, ErrorKind, Result, all};
+use crate::error::{Context, Error, Result, all, both};
 use crate::sys::ioctl::LoopWindow;
 use crate::sys::trouble;
 use options::{Access, options};
@@ -62,12 +64,27 @@ impl Devices {
         Ok(path)
     }
 
-    /// Flushes and detaches all. Nothing may be mounted.
+    /// Writes out what was written to the devices, so that the disk's own bytes show it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&self) -> Result<()> {
+        let flush = |(_, device): &(u64, Loop)| {
+            let flushed = File::open(device.path()).and_then(|file| file.sync_all());
+            flushed.context(|| format!("cannot flush {}", device.path().display()))
+        };
+        self.loops.iter().try_for_each(flush)
+    }
+
+    /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.
     ///
     /// # Errors
     /// The first that fails; the others are detached all the same.
     pub fn close(self) -> Result<()> {
-        all(self.loops.into_iter().map(|(_, device)| device.close()))
+        let closed = all(self.loops.into_iter().map(|(_, device)| device.close()));
+        // By the descriptor that was open all the time, so that no error of a write is missed.
+        let flushed = if self.read_only { Ok(()) } else { self.disk.sync_all() };
+        both(closed, flushed.context(|| "cannot flush the attached disk"))
     }
 }
 
@@ -75,6 +92,8 @@ impl Devices {
 #[derive(Debug)]
 pub struct Mounted {
     mount: Option<Mount>,
+    content: Content,
+    access: Access,
     /// Where it is for everybody: the mount may have been made by way of an open folder.
     target: PathBuf,
 }
@@ -83,7 +102,8 @@ impl Mounted {
     /// Mounts a device.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that is not on the allow-list or that the host's kernel lacks.
+    /// Unsupported for a type that is not on the allow-list and for a filesystem with errors; that the host's kernel
+    /// lacks the type.
     pub fn mount(
         device: &Path,
         target: &Path,
@@ -94,14 +114,8 @@ impl Mounted {
         let options = options(content, access, subvolume)
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
-        let mount = builder.mount(device, target).map_err(|error| {
-            let kernel_lacks = error.raw_os_error() == Some(nix::libc::ENODEV);
-            let kind = if kernel_lacks { ErrorKind::HostLacks } else { ErrorKind::Failed };
-            let wrapped =
-                Error::new(kind, format!("cannot mount the guest's {content} filesystem")).caused_by(error);
-            if kernel_lacks { wrapped.hint(format!("this host's kernel has no {content}")) } else { wrapped }
-        })?;
-        Ok(Self { mount: Some(mount), target: target.to_path_buf() })
+        let mount = builder.mount(device, target).map_err(|error| damage::mount_error(content, error))?;
+        Ok(Self { mount: Some(mount), content, access, target: target.to_path_buf() })
     }
 
     /// Says where the filesystem is when it was mounted through an open folder, to be unmounted by that name.
@@ -111,12 +125,16 @@ impl Mounted {
         self
     }
 
-    /// Unmounts, which writes everything out.
+    /// Writes everything out and unmounts.
     ///
     /// # Errors
-    /// When it is still in use.
+    /// When something could not be written, or it is still in use.
     pub fn close(mut self) -> Result<()> {
-        self.unmount()
+        let written = match self.access {
+            Access::Look => Ok(()),
+            Access::Change => health::write_out(&self.target, self.content),
+        };
+        both(written, self.unmount())
     }
 
     fn unmount(&mut self) -> Result<()> {

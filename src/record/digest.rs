@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 use crate::report::{Event, Observer};
+use crate::sys::interrupt;
 
 const BLOCK: usize = 1 << 20;
 
@@ -21,18 +22,21 @@ const BLOCK: usize = 1 << 20;
 /// When it cannot be read.
 pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Result<String> {
     let failed = || format!("cannot hash {}", path.display());
-    let total = file.metadata().context(failed)?.len();
+    // Not from its metadata: those of a block device say nothing of its length.
+    let total = file.seek(SeekFrom::End(0)).context(failed)?;
     let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
     let mut at = 0;
     while at < total {
         let (data, hole) = next_data(file, at, total).context(failed)?;
         while at < data {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
             hash.update(&zeroes[..length]);
             at += length as u64;
         }
         file.seek(SeekFrom::Start(at)).context(failed)?;
         while at < hole {
+            interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(hole - at).unwrap_or(BLOCK).min(BLOCK);
             let read = file.read(&mut block[..length]).context(failed)?;
             if read == 0 {

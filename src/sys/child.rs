@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -23,6 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
 
 use super::exec::{Image, open_pidfd, run_image};
+use super::interrupt;
 use super::wait::readable_within;
 use crate::error::{Context, Error, Result};
 
@@ -141,22 +142,28 @@ impl Spawn {
         self.start().context(|| format!("cannot start {}", program.display()))
     }
 
-    /// Runs the child to its end and returns how that was, with its standard output of at most `limit` bytes.
+    /// Runs the child to its end and returns how that was, with its standard output of at most `limit` bytes. A
+    /// signal that stops the run ends the child, and all that it started and did not send away.
     ///
     /// # Errors
-    /// As [`Spawn::spawn`] and [`Child::wait`], and when it prints more. A bad exit status is for [`Exit::success`]
-    /// to judge.
+    /// As [`Spawn::spawn`] and [`Child::wait`], when it prints more, and [`crate::ErrorKind::Stopped`]. A bad exit
+    /// status is for [`Exit::success`] to judge.
     pub fn output(self, limit: u64) -> Result<(Exit, Vec<u8>)> {
+        let program = self.program.clone();
         let mut child = self.stdout(Stdio::piped()).spawn()?;
-        let mut bytes = Vec::new();
-        if let Some(pipe) = child.take_stdout() {
-            let what = || format!("cannot read what {} prints", child.program.display());
-            pipe.take(limit.saturating_add(1)).read_to_end(&mut bytes).context(what)?;
+        let Some(mut pipe) = child.take_stdout() else { return Ok((child.wait()?, Vec::new())) };
+        let read = read_to_end(&mut pipe, limit).and_then(|bytes| {
+            interrupt::until_readable(child.pidfd())?;
+            Ok(bytes)
+        });
+        match read {
+            Ok(bytes) => Ok((child.wait()?, bytes)),
+            Err(error) => {
+                drop(child);
+                wait_for_heirs(&mut pipe);
+                Err(error.within(format!("{} did not end by itself", program.display())))
+            }
         }
-        if u64::try_from(bytes.len()).map_or(true, |len| len > limit) {
-            return Err(Error::failed(format!("{} prints more than {limit} bytes", child.program.display())));
-        }
-        Ok((child.wait()?, bytes))
     }
 
     fn start(self) -> io::Result<Child> {
@@ -193,6 +200,11 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Judges the status.
     ///
     /// # Errors
@@ -329,10 +341,38 @@ impl Drop for Child {
         if self.reaped {
             return;
         }
-        // Errors have no reader here. A child that even SIGKILL cannot end (D state) must not hang us.
-        let _ = self.signal(Signal::SIGKILL);
+        // Its whole group: what a script has started may still be at work in the guest. Errors have no reader here. A
+        // child that even SIGKILL cannot end (D state) must not hang us.
+        if let Ok(group) = i32::try_from(self.pid()) {
+            let _ = kill(Pid::from_raw(-group), Signal::SIGKILL);
+        }
         if self.ends_within(DROP_PATIENCE).unwrap_or(false) {
             let _ = self.inner.wait();
+        }
+    }
+}
+
+/// All that comes out of a pipe, of which at most `limit` bytes may.
+fn read_to_end(pipe: &mut ChildStdout, limit: u64) -> Result<Vec<u8>> {
+    let (mut bytes, mut block) = (Vec::new(), [0; 4096]);
+    loop {
+        interrupt::until_readable(pipe.as_fd())?;
+        match pipe.read(&mut block).context(|| "cannot read what it prints")? {
+            0 => return Ok(bytes),
+            length => bytes.extend_from_slice(&block[..length]),
+        }
+        if u64::try_from(bytes.len()).map_or(true, |length| length > limit) {
+            return Err(Error::failed(format!("it prints more than {limit} bytes")));
+        }
+    }
+}
+
+/// Waits until everybody who had the pipe from a killed child is gone, and with them what they had open.
+fn wait_for_heirs(pipe: &mut ChildStdout) {
+    let (started, mut block) = (Instant::now(), [0; 4096]);
+    while readable_within(pipe.as_fd(), DROP_PATIENCE.saturating_sub(started.elapsed())).unwrap_or(false) {
+        if pipe.read(&mut block).unwrap_or(0) == 0 {
+            return;
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The lowest room: the only one that starts processes and the only one with `unsafe`. Nothing here knows of guests.
 
 pub mod child;
+pub mod confine;
+pub mod dumps;
 mod exec;
+pub mod interrupt;
 pub mod ioctl;
 pub mod namespace;
 pub mod nbd_device;
@@ -10,4 +13,5 @@ pub mod netlink;
 mod partitions;
 pub mod tool;
 pub mod trouble;
+pub mod users;
 pub mod wait;

@@ -25,7 +25,7 @@ pub(crate) fn run(data: &[u8]) {
         check_error(&error);
     }
     file.read = 0;
-    match check_qcow2(&mut file) {
+    match check_qcow2(&mut file, false) {
         Ok(bytes) => overlay(bytes),
         Err(error) => check_error(&error),
     }

@@ -5,7 +5,7 @@ use yescrypt::{CustomizedPasswordHasher as _, Mode, PasswordHasher as _, Yescryp
 
 use super::change::fill;
 use crate::error::{Context, Result};
-use crate::guest::secret::Secret;
+use crate::guest::secret::{Secret, wipe_stack};
 
 /// How a password is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,16 @@ impl Scheme {
     /// # Errors
     /// When the system gives no entropy, or there is no memory for the hash.
     pub fn hash(self, password: &Secret) -> Result<Secret> {
-        let (password, failed) = (password.expose().as_bytes(), || "cannot hash the password");
-        let text = match self {
+        let password = password.expose().as_bytes();
+        let text = self.crypt(password);
+        wipe_stack();
+        text.map(Secret::new)
+    }
+
+    #[inline(never)]
+    fn crypt(self, password: &[u8]) -> Result<String> {
+        let failed = || "cannot hash the password";
+        Ok(match self {
             Self::Sha512Crypt => {
                 let mut salt = [0; SHA512_SALT];
                 fill(&mut salt)?;
@@ -54,14 +62,20 @@ impl Scheme {
                     .context(failed)?
                     .to_string()
             }
-        };
-        Ok(Secret::new(text))
+        })
     }
 }
 
 /// Whether a password field of shadow(5) accepts this password. Only `$6$` and `$y$` are known; a hash of another
 /// method, or one so costly that a hostile guest could stop the program with it, counts as not accepting.
 pub fn verify(password: &Secret, field: &[u8]) -> bool {
+    let accepts = accepts(password, field);
+    wipe_stack();
+    accepts
+}
+
+#[inline(never)]
+fn accepts(password: &Secret, field: &[u8]) -> bool {
     let Ok(field) = std::str::from_utf8(field) else { return false };
     let password = password.expose().as_bytes();
     let parts: Vec<&str> = field.split('$').collect();
