@@ -79,6 +79,8 @@ impl Pattern {
 }
 
 fn wrong(text: &str, why: &str) -> Error {
+    // What is wrong may be a character, and is quoted as it is.
+    let why: String = why.chars().filter(|letter| !letter.is_control()).collect();
     Error::usage(format!("the glob {text:?} is wrong: {why}"))
 }
 
@@ -306,8 +308,10 @@ mod tests {
 
     #[test]
     fn an_error_shows_no_control_characters() {
-        let error = Pattern::parse("/x/[\r\u{1b}").unwrap_err().chain();
-        assert!(!error.contains(char::is_control), "{error:?}");
+        for wrong in ["/x/[\r\u{1b}", "/x/[A-\u{e}]"] {
+            let error = Pattern::parse(wrong).unwrap_err().chain();
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]

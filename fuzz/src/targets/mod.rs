@@ -12,6 +12,7 @@ pub(crate) mod qcow2;
 pub(crate) mod record;
 pub(crate) mod selector;
 pub(crate) mod tables;
+pub(crate) mod worker;
 
 /// What an error shows is for a person at a terminal: not long, and guestseal's own words have no control characters.
 /// Those of a cause may: serde quotes unknown keys as they are, and src/cli/print.rs masks them.
