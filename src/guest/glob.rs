@@ -48,6 +48,9 @@ impl Pattern {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('/').ok_or_else(|| wrong(text, "it must begin with / or ~/"))?),
         };
+        if text.contains('\0') {
+            return Err(wrong(text, "no file's name has a NUL"));
+        }
         if text.len() > LENGTH_MAX {
             return Err(wrong(text.get(..40).unwrap_or("/"), "it is longer than a path"));
         }
@@ -76,6 +79,8 @@ impl Pattern {
 }
 
 fn wrong(text: &str, why: &str) -> Error {
+    // What is wrong may be a character, and is quoted as it is.
+    let why: String = why.chars().filter(|letter| !letter.is_control()).collect();
     Error::usage(format!("the glob {text:?} is wrong: {why}"))
 }
 
@@ -303,13 +308,15 @@ mod tests {
 
     #[test]
     fn an_error_shows_no_control_characters() {
-        let error = Pattern::parse("/x/[\r\u{1b}").unwrap_err().chain();
-        assert!(!error.contains(char::is_control), "{error:?}");
+        for wrong in ["/x/[\r\u{1b}", "/x/[A-\u{e}]"] {
+            let error = Pattern::parse(wrong).unwrap_err().chain();
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]
     fn a_glob_cannot_climb_or_be_relative() {
-        for bad in ["etc/x", "/etc/../x", "/etc//x", "/a/**b", "~x/y", "/[a"] {
+        for bad in ["etc/x", "/etc/../x", "/etc//x", "/a/**b", "~x/y", "/[a", "/a\0b"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use globset::GlobBuilder;
 use guestseal::guest::GuestRoot;
-use guestseal::guest::glob::Pattern;
+use guestseal::guest::glob::{KeepSet, Pattern};
+use guestseal::operation;
 
 use crate::targets::check_error;
 
@@ -65,6 +66,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(found.len() <= paths.len() * ALTERNATIVES * 2);
     let found: BTreeSet<PathBuf> = found.into_iter().map(|entry| entry.path).collect();
     assert!(found.is_subset(paths), "{text:?} found {found:?}");
+    kept(text, &homes, &found);
     // Where the two mean the same, another reader of globs must find the same.
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-*?".contains(letter);
     if text.starts_with('/') && text.chars().all(plain) && !text.contains("**") {
@@ -72,5 +74,20 @@ pub(crate) fn run(data: &[u8]) {
             GlobBuilder::new(text).literal_separator(true).build().expect("it is a glob").compile_matcher();
         let expected: BTreeSet<PathBuf> = paths.iter().filter(|path| other.is_match(path)).cloned().collect();
         assert_eq!(found, expected, "{text:?}");
+    }
+}
+
+/// What a glob finds is kept by the same glob, where an operation file may have it.
+fn kept(text: &str, homes: &[PathBuf], found: &BTreeSet<PathBuf>) {
+    let quoted = serde_json::to_string(text).expect("a text can be quoted");
+    let file = format!(
+        "name = \"x\"\nsummary = \"s\"\nreason = \"r\"\ndefault = true\n[[action]]\n[action.remove]\npaths = [{quoted}]\n"
+    );
+    if operation::parse(&file, "x.toml").is_err() {
+        return;
+    }
+    let keep = KeepSet::new(&[text.to_owned()], homes).expect("an operation file may have it");
+    for path in found {
+        assert!(keep.has(path), "{text:?} finds {path:?} and would not keep it");
     }
 }
