@@ -6,18 +6,19 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::{Findings, View, look, meets};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Point};
 use crate::guest::GuestRoot;
 use crate::guest::change::Verb;
 use crate::inspect::guest::Guest;
 use crate::plan::Planned;
-use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Tally};
-use crate::sys::{interrupt, tool};
+use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Silent, Tally};
 
 /// Whether to change the guest or only to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Say what would change.
     Look,
@@ -25,40 +26,49 @@ pub enum Mode {
     Change,
 }
 
+/// What operations need besides the guest: somebody who listens, and who runs the host's scripts.
+pub trait Host: Observer {
+    /// Runs a script of the host in the guest's root folder.
+    ///
+    /// # Errors
+    /// When it cannot be run or fails.
+    fn run_script(&mut self, script: &Path) -> Result<()> {
+        Err(Error::unsupported(format!("the script {} cannot be run here", script.display())))
+    }
+}
+
+impl Host for Silent {}
+
 /// Runs the operations in order. Each action looks at the guest as those before it left it.
 ///
 /// # Errors
 /// When an action cannot be done; the sentence names the operation. What was changed so far stays on the overlay.
 pub fn apply(
     operations: &[Planned],
-    (root, guest, folder): (&GuestRoot, &Guest, &Path),
+    (root, guest): (&GuestRoot, &Guest),
     mode: Mode,
-    observer: &mut dyn Observer,
+    host: &mut dyn Host,
 ) -> Result<Vec<OperationReport>> {
-    let mut run = Run { folder, mode, gone: BTreeSet::new(), observer };
+    let mut run = Run { mode, gone: BTreeSet::new(), host };
     let mut reports = Vec::with_capacity(operations.len());
     for planned in operations {
-        interrupt::check_before(&format!("the operation {}", planned.operation.name))?;
         let view = View { root, guest, settings: &planned.settings };
         reports.push(run.operation(planned, view).map_err(|error| in_operation(planned, error))?);
-        if reports.len() == 1 {
-            fault::point(Point::FirstOperation)?;
-        }
     }
     Ok(reports)
 }
 
-fn in_operation(planned: &Planned, error: Error) -> Error {
+/// An error as that of this operation.
+pub(crate) fn in_operation(planned: &Planned, error: Error) -> Error {
     let came = if error.kind() == ErrorKind::Stopped { "was left" } else { "failed" };
     error.within(format!("the operation {} {came}", planned.operation.name))
 }
 
 struct Run<'a> {
-    folder: &'a Path,
     mode: Mode,
     /// When only looking: what would be gone by now, and is not found once more by a later action.
     gone: BTreeSet<PathBuf>,
-    observer: &'a mut dyn Observer,
+    host: &'a mut dyn Host,
 }
 
 impl Run<'_> {
@@ -81,9 +91,7 @@ impl Run<'_> {
             report.outcome = Outcome::NotApplicable;
         }
         report.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if self.mode == Mode::Change {
-            self.observer.event(Event::Operation(&report));
-        }
+        self.host.event(Event::Operation(&report));
         Ok(report)
     }
 
@@ -93,19 +101,19 @@ impl Run<'_> {
             changes.retain(|change| !self.is_gone(change.path()));
         }
         for change in &changes {
-            interrupt::check()?;
+            let (action, path) = (change.verb(), change.path().to_path_buf());
+            let file = FileReport { action, path, bytes: change.bytes() };
             if self.mode == Mode::Change {
                 change.make(view.root)?;
-                self.observer.event(Event::Change { operation: &report.name, change });
+                self.host.event(Event::Change { operation: &report.name, file: &file });
             } else if change.verb() == Verb::Remove {
                 self.gone.insert(change.path().to_path_buf());
             }
             report.tally.add(change);
-            let (action, path) = (change.verb(), change.path().to_path_buf());
-            report.files.push(FileReport { action, path, bytes: change.bytes() });
+            report.files.push(file);
         }
         for script in scripts.iter().filter(|_| self.mode == Mode::Change) {
-            tool::run_script(script, self.folder)?;
+            self.host.run_script(script)?;
         }
         report.notes.extend(notes);
         if !changes.is_empty() || !scripts.is_empty() {

@@ -19,10 +19,12 @@ pub mod operation;
 pub mod plan;
 pub mod record;
 pub mod recover;
+pub mod repair;
 pub mod report;
 pub mod seal;
 pub mod session;
 pub mod survey;
 pub mod sys;
+pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Note;
 use crate::guest::change::{Change, Verb};
+use crate::guest::path_serde;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub enum Event<'a> {
         /// The operation it belongs to.
         operation: &'a str,
         /// What it is.
-        change: &'a Change,
+        file: &'a FileReport,
     },
     /// An operation is done.
     Operation(&'a OperationReport),
@@ -50,6 +51,11 @@ pub enum Event<'a> {
 pub trait Observer {
     /// Called for each event, in order, on the run's own thread.
     fn event(&mut self, event: Event<'_>);
+
+    /// Whether each [`Event::Change`] is of use the moment it happens; they are cheaper told by the heap.
+    fn wants_changes(&self) -> bool {
+        false
+    }
 }
 
 /// An observer that looks away.
@@ -102,19 +108,20 @@ impl Tally {
 }
 
 /// One file that an operation is about.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FileReport {
     /// What happens to it.
     pub action: Verb,
     /// Where it is in the guest.
+    #[serde(with = "path_serde")]
     pub path: PathBuf,
     /// How many bytes go.
     pub bytes: u64,
 }
 
 /// What one operation did, or would do.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OperationReport {
     /// Its name.

@@ -10,13 +10,13 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
-use crate::image::lock::Use;
+use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{NamelessFile, folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
@@ -26,9 +26,13 @@ use crate::record::{
     WrittenRecord, digest,
 };
 use crate::recover::{Committed, finish};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -45,8 +49,12 @@ pub struct SealReport {
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that edited the guest.
+    pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
     /// Digest of the sealed image.
@@ -92,8 +100,19 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
-    let Applied { attached, inspection, operations } = applied;
-    Ok(SealReport { input: image.facts(), image: sealed, record, attached, inspection, operations, sha256 })
+    let Applied { attached, repairs, inspection, edited } = applied;
+    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    Ok(SealReport {
+        input,
+        image: sealed,
+        record,
+        attached,
+        repairs,
+        inspection,
+        confinement,
+        operations,
+        sha256,
+    })
 }
 
 /// The files that a run makes, by how its result becomes permanent.
@@ -192,8 +211,9 @@ fn about_room(error: Error, folder: &Path) -> Error {
 /// What was done to the guest.
 struct Applied {
     attached: Attached,
+    repairs: Vec<Repair>,
     inspection: Inspection,
-    operations: Vec<OperationReport>,
+    edited: Edited,
 }
 
 /// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
@@ -205,21 +225,22 @@ fn apply_to_guest(
 ) -> Result<Applied> {
     let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
-    let session =
-        Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
+    let handling = Handling { access: Access::Change, repair: plan.repair };
+    let session = Session::open(&ImageSpec { layers, read_only: false }, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let applied = apply(&plan.operations, session.guest(), Mode::Change, observer);
+    let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
     plan.forget_passwords();
-    let applied = applied.and_then(|reports| fault::point(Point::Applied).map(|()| reports));
+    let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
+    let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
-    let (operations, inspection) = both_values(applied, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, inspection, operations })
+    let (edited, inspection) = both_values(edited, session.close())?;
+    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited })
 }
 
 /// The record, but for the digest.
 fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
-    let operations = plan.operations.iter().zip(&applied.operations);
+    let operations = plan.operations.iter().zip(&applied.edited.operations);
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
         subject: vec![Subject {
@@ -235,12 +256,14 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
+            repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: Erasure {
                 policy: "none".into(),
                 note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
             },
             attached: applied.attached.way.name().into(),
+            confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
         },
     }
@@ -255,6 +278,10 @@ fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(Error::usage(format!("{} is a folder", path.display()))
             .hint("--output takes the name of the new image"));
+    }
+    if path.is_file() {
+        // What is replaced may be the image of another running guest.
+        LockedImage::open(path, Use::Commit)?;
     }
     Ok(path.clone())
 }

@@ -2,23 +2,28 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apply::{Mode, apply};
+use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Result, both_values};
+use crate::error::{Result, both_values};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
+use crate::image::nameless::folder_of;
+use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
+use crate::sys::confine::Confinement;
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
 
 /// What was seen in an image.
 #[derive(Debug, Serialize)]
@@ -26,8 +31,15 @@ use crate::session::{Inspection, Session, choose_way};
 pub struct Survey {
     /// The image.
     pub image: ImageFacts,
+    /// Whether somebody else used the image meanwhile, so that what was read may have moved.
+    pub moving: bool,
+    /// Filesystems that would be repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
+    /// What held the worker that looked.
+    pub confinement: Confinement,
     /// What each operation would do.
     pub operations: Vec<OperationReport>,
 }
@@ -41,21 +53,47 @@ pub struct Target {
     pub format: Option<Format>,
     /// How to attach it.
     pub attach: Option<Way>,
+    /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
+    pub repair: bool,
 }
 
-/// Looks at an image: opened read-only, mounted read-only, no journal replayed.
+/// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
+/// looked at all the same, with a warning.
 ///
 /// # Errors
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
+    let image = open(target, observer)?;
+    look(&image, target, operations, observer).map_err(|error| image.lock.blame(error))
+}
+
+fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, Use::Read)?;
-    let spec = ImageSpec { layers: image.node(true), read_only: true };
-    let way = choose_way(target.attach, &image, true)?;
-    let session = Session::open(&spec, way, Access::Look, observer)?;
-    let seen = apply(operations, session.guest(), Mode::Look, observer);
-    let (operations, inspection) = both_values(seen, session.close())?;
-    Ok(Survey { image: image.facts(), inspection, operations })
+    let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
+    if let Some(who) = image.lock.moving() {
+        let name = target.image.display();
+        observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
+    }
+    Ok(image)
+}
+
+fn look(
+    image: &Image,
+    target: &Target,
+    operations: &[Planned],
+    observer: &mut dyn Observer,
+) -> Result<Survey> {
+    let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
+    let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
+    let spec = ImageSpec { layers, read_only: overlay.is_none() };
+    let way = choose_way(target.attach, image, overlay.is_none())?;
+    let handling = Handling { access: Access::Look, repair: target.repair };
+    let session = Session::open(&spec, way, handling, observer)?;
+    let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let repairs = session.repairs.clone();
+    let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
+    let moving = image.lock.moving().is_some();
+    Ok(Survey { image: image.facts(), moving, repairs, inspection, confinement, operations })
 }
 
 /// What `verify` found.
@@ -66,6 +104,8 @@ pub struct Verdict {
     pub image: PathBuf,
     /// Whether nothing was found.
     pub sealed: bool,
+    /// Whether somebody else used the image meanwhile, so that what was read may have moved.
+    pub moving: bool,
     /// None when the record has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_matches: Option<bool>,
@@ -81,14 +121,9 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    path.metadata().context(|| format!("cannot find the image {}", path.display()))?;
+    // Before its record, which an interrupted commit has not written yet; locked before it is hashed.
+    let image = open(target, observer)?;
     let seal = record::load(path)?;
-    let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
-    let matches = |wanted: &String| {
-        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-        Ok(*wanted == digest::sha256(&file, path, observer)?)
-    };
-    let digest_matches = wanted.map(matches).transpose()?;
     let operations: Vec<_> = seal
         .predicate
         .operations
@@ -96,14 +131,20 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         .map(|operation| (operation.name, operation.parameters))
         .collect();
     let planned = recorded(catalogue, &operations)?;
-    let seen = survey(target, &planned, observer)?;
-    Ok(verdict(path, digest_matches, &seen.operations))
+    let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
+    let judge = |observer: &mut dyn Observer| {
+        let digest_matches = wanted
+            .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
+            .transpose()?;
+        Ok(verdict(path, digest_matches, &look(&image, target, &planned, observer)?))
+    };
+    judge(observer).map_err(|error| image.lock.blame(error))
 }
 
-fn verdict(image: &Path, digest_matches: Option<bool>, seen: &[OperationReport]) -> Verdict {
-    let of = |outcome: Outcome| seen.iter().filter(move |report| report.outcome == outcome);
+fn verdict(image: &Path, digest_matches: Option<bool>, seen: &Survey) -> Verdict {
+    let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
     let unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
     let found: Vec<_> = of(Outcome::Changed).cloned().collect();
     let sealed = found.is_empty() && digest_matches != Some(false);
-    Verdict { image: image.to_path_buf(), sealed, digest_matches, found, unsure }
+    Verdict { image: image.to_path_buf(), sealed, moving: seen.moving, digest_matches, found, unsure }
 }

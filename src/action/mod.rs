@@ -16,12 +16,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use regex::bytes::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::change::Change;
 use crate::guest::glob::{KeepSet, Pattern};
 use crate::guest::password::PasswordChange;
+use crate::guest::path_serde;
 use crate::guest::{Entry, GuestRoot};
 use crate::inspect::guest::Guest;
 use crate::operation::schema::{Action, Lines, When};
@@ -103,10 +104,10 @@ impl From<Vec<Change>> for Findings {
 }
 
 /// Something that people should know and that changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The file it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "path_serde::option")]
     pub path: Option<PathBuf>,
     /// What it is.
     pub message: String,

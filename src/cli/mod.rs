@@ -6,6 +6,8 @@ pub mod print;
 pub mod request;
 mod run;
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
@@ -79,6 +81,10 @@ pub fn main() -> ExitCode {
     if let Err(error) = dumps::none() {
         return fail(&mut Printer::plain(false), &error).into();
     }
+    // Before clap: neither help nor completions shall show it, and it is started for every image.
+    if std::env::args_os().skip(1).eq([crate::worker::ARGUMENT]) {
+        return serve().unwrap_or_else(|error| fail(&mut Printer::plain(false), &error)).into();
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
@@ -105,6 +111,15 @@ pub fn main() -> ExitCode {
         Exit::Stopped => interrupt::end().map_or(exit.into(), ExitCode::from),
         _ => exit.into(),
     }
+}
+
+/// The worker's side of a run: see [`crate::worker`].
+fn serve() -> crate::error::Result<Exit> {
+    let failed = || "the worker has no pipes";
+    // Unbuffered: no secret is left in a buffer of the library's.
+    let input = std::io::stdin().as_fd().try_clone_to_owned().context(failed)?;
+    let output = std::io::stdout().as_fd().try_clone_to_owned().context(failed)?;
+    crate::worker::serve(File::from(input), File::from(output)).map(|()| Exit::Done)
 }
 
 #[cfg(feature = "fault-points")]

@@ -168,15 +168,19 @@ impl Observer for Printer {
             Event::Image(path) if self.verbose => eprintln!("{}", clean(&path.display().to_string())),
             Event::Stage(stage) => self.stage(stage),
             Event::Attached { way, reason } if self.verbose => eprintln!("  attached by {way}: {reason}"),
-            Event::Change { operation, change } if self.trace => {
-                let verb = format!("{:?}", change.verb()).to_lowercase();
-                eprintln!("  {operation}: {verb} {}", clean(&change.path().display().to_string()));
+            Event::Change { operation, file } if self.trace => {
+                let verb = format!("{:?}", file.action).to_lowercase();
+                eprintln!("  {operation}: {verb} {}", clean(&file.path.display().to_string()));
             }
             Event::Operation(report) => self.operation(report),
             Event::Progress { what, done, total } => self.progress(what, done, total),
             Event::Warning(text) => self.warning(text),
             _ => {}
         }
+    }
+
+    fn wants_changes(&self) -> bool {
+        self.trace
     }
 }
 

@@ -8,6 +8,7 @@ use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
+use crate::sys::users::Identity;
 
 /// The plans of a `seal`, and what the user should be told about them.
 #[derive(Debug)]
@@ -110,6 +111,23 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
     Ok(parameters)
 }
 
+/// Refuses to seal one image twice, by whatever names. Those that are missing are for whoever opens them to report.
+fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
+    let known = images.iter().filter_map(|path| Some((*path, Identity::of(&path.metadata().ok()?))));
+    let known: Vec<_> = known.collect();
+    for (index, (path, identity)) in known.iter().enumerate() {
+        if let Some((first, _)) = known[..index].iter().find(|(_, other)| other == identity) {
+            let what = if first == path {
+                format!("the image {} is named twice", path.display())
+            } else {
+                format!("{} and {} are one image", first.display(), path.display())
+            };
+            return Err(Error::usage(what).hint("name each image once"));
+        }
+    }
+    Ok(())
+}
+
 /// Makes the plans.
 ///
 /// # Errors
@@ -128,6 +146,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         }
         _ => return Err(Error::usage("name images either with -a or without")),
     };
+    refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
         return Err(Error::usage("--output takes one image at a time"));
     }
@@ -143,6 +162,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         image: image.clone(),
         format: args.image.format,
         attach: args.image.attach.way(),
+        repair: args.repair,
         commit: commit.clone(),
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,

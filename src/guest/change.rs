@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, ResolveFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, symlinkat, unlinkat};
+use nix::fcntl::{OFlag, ResolveFlag};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, ftruncate, symlinkat, unlinkat};
 use rustix::fs::XattrFlags;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::flags::{keep_attributes, with_attributes_lifted};
 use super::tree::{remove_below, unlink_lifting};
@@ -104,7 +104,7 @@ impl NewFile {
 }
 
 /// The name of a change for people and machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Verb {
@@ -242,10 +242,11 @@ impl GuestRoot {
             Err(Errno::EEXIST) => return Ok(()),
             Err(errno) => return Err(errno).context(failed),
         }
-        let (uid, gid) = (Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid)));
-        fchownat(&folder, name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).context(failed)?;
-        fchmodat(&folder, name.as_os_str(), Mode::from_bits_truncate(new.mode), FchmodatFlags::FollowSymlink)
-            .context(failed)
+        // By descriptors only: the calls that take a path are shut to the confined worker.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = nix::fcntl::openat(&folder, name.as_os_str(), flags, Mode::empty()).context(failed)?;
+        fchown(&made, Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid))).context(failed)?;
+        fchmod(&made, Mode::from_bits_truncate(new.mode)).context(failed)
     }
 }
 

@@ -10,6 +10,7 @@ mod flags;
 pub mod glob;
 pub mod names;
 pub mod password;
+pub mod path_serde;
 pub mod secret;
 mod tree;
 mod walk;

@@ -15,7 +15,6 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::flags::with_attributes_lifted;
 use super::{Entry, FileKind, names_in};
-use crate::sys::interrupt;
 
 /// A folder that is being emptied.
 struct Level {
@@ -53,7 +52,6 @@ pub(super) fn remove_below(folder: &OwnedFd, name: OsString) -> nix::Result<()> 
     let mut here = open_folder(folder, &name)?;
     let mut levels = vec![Level::read(&here, name)?];
     while let Some(level) = levels.last_mut() {
-        interrupt::check().map_err(|_| Errno::ECANCELED)?;
         if let Some(name) = level.left.pop() {
             if is_folder(&here, &name)? {
                 here = open_folder(&here, &name)?;

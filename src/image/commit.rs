@@ -188,7 +188,7 @@ impl Pending {
     fn write_once(&mut self, lock: &LockedImage) -> Result<()> {
         let overlay = overlay_path(&self.image);
         let path = overlay.to_str().ok_or_else(|| Error::unsupported("the image's path is no UTF-8"))?;
-        let image = info::node(&self.image, self.entry.format, false);
+        let image = info::node(lock.file(), &self.image, self.entry.format, false, false);
         let node = overlay::node(path, &image);
         let commit = Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-t", "writeback"]);
         let (exit, _) = commit.arg(format!("json:{node}")).output(1 << 16)?;
@@ -210,9 +210,15 @@ impl Pending {
     /// Ends the commit: image and record are whole, so overlay and journal go.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// [`ErrorKind::Interrupted`] when the journal cannot be removed; failed when only the overlay is left.
     pub fn finish(self) -> Result<()> {
-        remove_both(&self.image).map_err(|error| interrupted(&self.image).caused_by(error))
+        remove_both(&self.image).map_err(|error| match refuse_interrupted(&self.image) {
+            Err(interrupted) => interrupted.caused_by(error),
+            Ok(()) => {
+                let image = self.image.display();
+                Error::failed(format!("{image} is sealed, but its commit was not tidied up")).caused_by(error)
+            }
+        })
     }
 }
 
@@ -221,8 +227,8 @@ impl Pending {
 fn remove_both(image: &Path) -> Result<()> {
     remove(&journal::path_of(image))?;
     sync_folder(folder_of(image))?;
-    fault::point(Point::JournalRemoved)?;
-    remove(&overlay_path(image))?;
+    let gone = fault::point(Point::JournalRemoved);
+    both(gone, remove(&overlay_path(image)))?;
     fault::point(Point::OverlayRemoved)
 }
 

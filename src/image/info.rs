@@ -1,7 +1,9 @@
 //! What an image file is, and whether guestseal may work on it.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -52,12 +54,28 @@ impl Image {
     /// Opens, locks and examines an image.
     ///
     /// # Errors
-    /// When it is missing, busy, damaged, or has what guestseal does not work on: a backing file, an external data
+    /// When it is missing, busy (unless it is only looked at), damaged, or has what guestseal does not work on: a backing file, an external data
     /// file, internal snapshots, encryption.
     pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
         let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
         let lock = LockedImage::open(&path, usage)?;
-        commit::refuse_interrupted(&path)?;
+        // Only now: while another run commits, the image is in use, and not interrupted.
+        if lock.moving().is_none() {
+            commit::refuse_interrupted(&path)?;
+        }
+        let read = Self::read(&path, format, usage, &lock);
+        let (format, virtual_bytes, file_bytes) = read.map_err(|error| lock.blame(error))?;
+        let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
+        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+    }
+
+    /// Its format, and the lengths of the disk and of the file.
+    fn read(
+        path: &Path,
+        format: Option<Format>,
+        usage: Use,
+        lock: &LockedImage,
+    ) -> Result<(Format, u64, u64)> {
         let mut file = lock.file();
         let mut head = Vec::new();
         file.take(HEAD_BYTES as u64)
@@ -72,20 +90,20 @@ impl Image {
         let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),
-            Format::Qcow2 => check_qcow2(file),
+            Format::Qcow2 => check_qcow2(file, lock.moving().is_some()),
             Format::Vmdk => vmdk_description(file, &head)
-                .and_then(|text| check_vmdk(&text, usage != Use::Read))
-                .and_then(|()| ask_qemu(&lock, format)),
-            Format::Vdi | Format::Vhdx => ask_qemu(&lock, format),
+                .and_then(|text| check_vmdk(&text, matches!(usage, Use::Commit | Use::Write)))
+                .and_then(|()| ask_qemu(lock, format)),
+            Format::Vdi | Format::Vhdx => ask_qemu(lock, format),
         }
         .map_err(about)?;
-        let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
-        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+        Ok((format, virtual_bytes, file_bytes))
     }
 
-    /// qemu's node for the image itself.
+    /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
-        node(&self.path, self.format, read_only)
+        let locking = read_only && self.lock.moving().is_none();
+        node(self.lock.file(), &self.path, self.format, read_only, locking)
     }
 
     /// Whether nobody wrote to the file since it was opened.
@@ -117,14 +135,18 @@ impl Image {
     }
 }
 
-/// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. For writing,
-/// this process holds the locks that qemu would take, from the first look to the last byte.
-pub(super) fn node(path: &Path, format: Format, read_only: bool) -> Value {
+/// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. qemu does not
+/// lock what this process has locked for writing, and what is looked at while others write to it.
+pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, locking: bool) -> Value {
+    let device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
     let mut node = json!({
         "driver": format.driver(), "read-only": read_only, "discard": "unmap",
-        "file": { "driver": "file", "filename": path, "read-only": read_only, "discard": "unmap" },
+        "file": {
+            "driver": if device { "host_device" } else { "file" },
+            "filename": path, "read-only": read_only, "discard": "unmap",
+        },
     });
-    if !read_only {
+    if !locking {
         node["file"]["locking"] = "off".into();
     }
     if format.may_have_backing() {
@@ -133,7 +155,8 @@ pub(super) fn node(path: &Path, format: Format, read_only: bool) -> Value {
     node
 }
 
-fn check_qcow2<R: Read + Seek>(mut file: R) -> Result<u64> {
+/// While somebody has the image open, its header may say that it was not closed: it was not yet.
+fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
     let header = qcow2::read_header(&mut file)?;
     let refuse = |what: String, hint: &str| Err(Error::unsupported(what).hint(hint));
     if let Some(backing) = header.backing_file {
@@ -159,7 +182,7 @@ fn check_qcow2<R: Read + Seek>(mut file: R) -> Result<u64> {
             "delete them first: qemu-img snapshot -l IMAGE, qemu-img snapshot -d NAME IMAGE",
         );
     }
-    if header.corrupt || header.dirty {
+    if header.corrupt || (header.dirty && !moving) {
         let what = if header.corrupt { "is marked as corrupt" } else { "was not closed properly" };
         return refuse(format!("the image {what}"), "repair it first: qemu-img check -r all IMAGE");
     }
@@ -183,7 +206,11 @@ fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> 
 /// The length of the disk, for formats whose headers guestseal does not read itself.
 fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
-    let run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json", "-f", format.driver(), &path]);
+    let mut run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json"]);
+    if lock.moving().is_some() {
+        run = run.arg("--force-share");
+    }
+    let run = run.args(["-f", format.driver(), &path]);
     let (exit, answer) = run.output(ANSWER_LIMIT)?;
     exit.success()?;
     let answer: Value = serde_json::from_slice(&answer).context(|| "cannot understand qemu-img info")?;

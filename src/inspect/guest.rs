@@ -2,25 +2,26 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::os_release::OsRelease;
 use crate::error::Result;
 use crate::guest::accounts::{LoginDefs, Passwd, homes};
-use crate::guest::{FileKind, GuestRoot};
+use crate::guest::{FileKind, GuestRoot, path_serde};
 use crate::operation::schema::{Init, PackageManager};
 
 /// What was found out about a guest.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Guest {
     /// Its os-release.
     pub os: OsRelease,
     /// Machine architecture of its shell, as uname(1) calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub architecture: Option<&'static str>,
+    pub architecture: Option<Cow<'static, str>>,
     /// Its package manager.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_manager: Option<PackageManager>,
@@ -31,6 +32,7 @@ pub struct Guest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Home folders by its passwd, and those below /home.
+    #[serde(with = "path_serde::list")]
     pub homes: Vec<PathBuf>,
 }
 
@@ -52,7 +54,7 @@ impl Guest {
         let hostname = name.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
         Ok(Self {
             os,
-            architecture: architecture(root)?,
+            architecture: architecture(root)?.map(Cow::Borrowed),
             package_manager: package_manager(root)?,
             init: init(root)?,
             hostname: hostname.map(str::to_owned),

@@ -22,7 +22,8 @@ const BLOCK: usize = 1 << 20;
 /// When it cannot be read.
 pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Result<String> {
     let failed = || format!("cannot hash {}", path.display());
-    let total = file.metadata().context(failed)?.len();
+    // Not from its metadata: those of a block device say nothing of its length.
+    let total = file.seek(SeekFrom::End(0)).context(failed)?;
     let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
     let mut at = 0;
     while at < total {

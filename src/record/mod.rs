@@ -15,7 +15,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
+use crate::repair::Repair;
 use crate::report::{OperationReport, Outcome, Tally};
+use crate::sys::confine::Confinement;
 
 /// The type of an in-toto Statement, version 1.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -72,12 +74,18 @@ pub struct Seal {
     pub input: serde_json::Value,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
+    /// Filesystems that were repaired before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// Every selected operation and what came of it.
     pub operations: Vec<SealedOperation>,
     /// What was done so that deleted data cannot be read back, and how that was proven.
     pub erasure: Erasure,
     /// nbd, fuse or loop.
     pub attached: String,
+    /// What held the worker that edited the guest; older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// How the result became permanent.
     pub commit: serde_json::Value,
 }

@@ -22,6 +22,22 @@ struct LoopInfo64 {
     init: [u64; 2],
 }
 
+const NO_INFO: LoopInfo64 = LoopInfo64 {
+    device: 0,
+    inode: 0,
+    rdevice: 0,
+    offset: 0,
+    size_limit: 0,
+    number: 0,
+    encrypt_type: 0,
+    encrypt_key_size: 0,
+    flags: 0,
+    file_name: [0; 64],
+    crypt_name: [0; 64],
+    encrypt_key: [0; 32],
+    init: [0; 2],
+};
+
 /// `struct loop_config` of linux/loop.h.
 #[repr(C)]
 struct LoopConfig {
@@ -33,12 +49,14 @@ struct LoopConfig {
 
 const LOOP_CONFIGURE: u64 = 0x4C0A;
 const LOOP_CLR_FD: u64 = 0x4C01;
+const LOOP_GET_STATUS64: u64 = 0x4C05;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
 mod raw {
     nix::ioctl_write_ptr_bad!(loop_configure, super::LOOP_CONFIGURE, super::LoopConfig);
     nix::ioctl_none_bad!(loop_clr_fd, super::LOOP_CLR_FD);
+    nix::ioctl_read_bad!(loop_get_status64, super::LOOP_GET_STATUS64, super::LoopInfo64);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
 }
 
@@ -61,21 +79,7 @@ pub struct LoopWindow {
 /// EBUSY when somebody else took the device in between.
 pub fn loop_configure(device: RawFd, backing: impl AsFd, window: LoopWindow) -> nix::Result<()> {
     let flags = LO_FLAGS_AUTOCLEAR | if window.read_only { LO_FLAGS_READ_ONLY } else { 0 };
-    let info = LoopInfo64 {
-        device: 0,
-        inode: 0,
-        rdevice: 0,
-        offset: window.offset,
-        size_limit: window.length,
-        number: 0,
-        encrypt_type: 0,
-        encrypt_key_size: 0,
-        flags,
-        file_name: [0; 64],
-        crypt_name: [0; 64],
-        encrypt_key: [0; 32],
-        init: [0; 2],
-    };
+    let info = LoopInfo64 { offset: window.offset, size_limit: window.length, flags, ..NO_INFO };
     let fd = u32::try_from(backing.as_fd().as_raw_fd()).map_err(|_| nix::errno::Errno::EBADF)?;
     let config = LoopConfig { fd, block_size: window.block_size, info, reserved: [0; 8] };
     // SAFETY: `config` is laid out as the kernel's struct loop_config and lives through the call.
@@ -91,6 +95,17 @@ pub fn loop_clear(device: RawFd) -> nix::Result<()> {
     unsafe { raw::loop_clr_fd(device) }.map(drop)
 }
 
+/// The file behind a loop device: the device and inode that stat(2) gives for it.
+///
+/// # Errors
+/// ENXIO when it is not attached.
+pub fn loop_backing(device: impl AsFd) -> nix::Result<(u64, u64)> {
+    let mut info = NO_INFO;
+    // SAFETY: the kernel writes one struct loop_info64, which `info` is laid out as.
+    unsafe { raw::loop_get_status64(device.as_fd().as_raw_fd(), &raw mut info) }?;
+    Ok((info.device, info.inode))
+}
+
 /// The length of a block device in bytes (ioctl `BLKGETSIZE64`).
 ///
 /// # Errors
@@ -103,4 +118,5 @@ pub fn block_device_bytes(device: impl AsFd) -> nix::Result<u64> {
 }
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "guestseal needs a 64-bit target");
+const _: () = assert!(size_of::<LoopInfo64>() == 232, "struct loop_info64 of linux/loop.h");
 const _: () = assert!(size_of::<LoopConfig>() == 304, "struct loop_config of linux/loop.h");

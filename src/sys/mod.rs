@@ -1,6 +1,7 @@
 //! The lowest room: the only one that starts processes and the only one with `unsafe`. Nothing here knows of guests.
 
 pub mod child;
+pub mod confine;
 pub mod dumps;
 mod exec;
 pub mod interrupt;
@@ -12,4 +13,5 @@ mod netlink;
 mod partitions;
 pub mod tool;
 pub mod trouble;
+pub mod users;
 pub mod wait;

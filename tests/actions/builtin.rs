@@ -84,7 +84,7 @@ fn every_operation_does_its_work_once() {
     let root = GuestRoot::open(tree.0.path()).unwrap();
     let guest = Guest::examine(&root).unwrap();
     let planned = planned();
-    let run = |mode| apply(&planned, (&root, &guest, tree.0.path()), mode, &mut Silent).unwrap();
+    let run = |mode| apply(&planned, (&root, &guest), mode, &mut Silent).unwrap();
     let before = run(Mode::Look);
     let first = run(Mode::Change);
     let changed = |reports: &[guestseal::report::OperationReport]| {
@@ -131,6 +131,6 @@ fn looking_changes_nothing() {
     let before = list();
     let root = GuestRoot::open(tree.0.path()).unwrap();
     let guest = Guest::examine(&root).unwrap();
-    apply(&planned(), (&root, &guest, tree.0.path()), Mode::Look, &mut Silent).unwrap();
+    apply(&planned(), (&root, &guest), Mode::Look, &mut Silent).unwrap();
     assert!(list() == before);
 }

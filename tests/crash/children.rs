@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use guestseal::fault::Point;
 use nix::sys::signal::Signal;
 
-use crate::check::{State, Trial};
+use crate::check::Trial;
 use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::process::Process;
 use crate::run::{End, Run, moment, pause};
@@ -40,9 +40,7 @@ fn ends_well(tally: &Tally, trial: &Trial<'_>, run: Run, victim: &Process) {
         assert!([1, 4].contains(code) && said.contains("error: "), "{code} after {victim:?}: {said}");
         assert!(said.contains(&victim.name), "no word on {victim:?}: {said}");
         let state = trial.judge(&end);
-        if state != State::Open {
-            trial.seals_again();
-        }
+        trial.seals_again(state);
         state
     };
     tally.trial((&trial.reference.mode.name(), &fault), host, image);

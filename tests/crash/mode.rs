@@ -101,7 +101,6 @@ pub(crate) struct Reference {
     pub(crate) before: Print,
     pub(crate) record: Value,
     pub(crate) files: String,
-    pub(crate) inspection: Value,
 }
 
 impl Reference {
@@ -119,7 +118,7 @@ impl Reference {
         let (record, files) = (record(&sealed), guest_files(&sealed, &inspection));
         let secret = "/root/.bash_history ";
         assert!(files.contains(" /etc/machine-id ") && !files.contains(secret), "not sealed at all: {files}");
-        Self { mode, source, before, record, files, inspection }
+        Self { mode, source, before, record, files }
     }
 
     /// How long an undisturbed run takes now.

@@ -46,10 +46,7 @@ fn strike(tally: &Tally, trial: &mut Trial<'_>, number: usize, lengths: &[(Diges
     };
     let image = || {
         let state = trial.judge(&end);
-        // An image that was only touched by a killed run goes to the next run as it is; now and then one is let finish.
-        if state != State::Open && (state != State::Untouched || number % 20 == 0) {
-            trial.seals_again();
-        }
+        trial.seals_again(state);
         state
     };
     let state = tally.trial((&trial.reference.mode.name(), fault), host, image);

@@ -78,15 +78,15 @@ impl Tally {
     /// Prints the table and fails when anything went wrong.
     pub(crate) fn report(self) {
         println!(
-            "| way | fault | tried | untouched | recovered | sealed | in place | lost | left behind | last process gone after |"
+            "| way | fault | tried | untouched | recovered | sealed | no record yet | in place | lost | left behind | last process gone after |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
         for ((way, fault), row) in self.rows.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let of = |state| row.states.get(&state).copied().unwrap_or_default();
-            let [untouched, recovered, sealed, open] =
-                [State::Untouched, State::Recovered, State::Sealed, State::Open].map(of);
+            let states = [State::Untouched, State::Recovered, State::Sealed, State::Unrecorded, State::Open];
+            let [untouched, recovered, sealed, unrecorded, open] = states.map(of);
             println!(
-                "| {way} | {fault} | {} | {untouched} | {recovered} | {sealed} | {open} | {} | {} | {:.0?} |",
+                "| {way} | {fault} | {} | {untouched} | {recovered} | {sealed} | {unrecorded} | {open} | {} | {} | {:.0?} |",
                 row.tried, row.lost, row.left, row.slowest
             );
         }

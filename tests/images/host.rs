@@ -1,108 +1,17 @@
-//! Hosts that are busy, full, read-only, or lack something: the image stays as it was.
+//! Hosts that are full, read-only, or lack something: the image stays as it was.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::common::{
-    GUESTSEAL, command, fingerprint, finish, guestseal, on_path, ready, require, run, shell, tool,
-};
+use crate::common::{GUESTSEAL, fingerprint, guestseal, on_path, ready, require, run, shell, tool};
 use crate::guests::guest;
 use crate::leftovers::nothing_left;
 use crate::mounts::in_private_mounts;
 use crate::stage::{Stage, copy};
 
-/// qemu-io with the image open for writing, as a running guest has it.
-struct RunningGuest(Child);
-
-impl RunningGuest {
-    fn start(stage: &Stage, format: &str, read_only: bool) -> Self {
-        let mut qemu = command("qemu-io");
-        qemu.args(if read_only { &["-r"][..] } else { &[] }).args(["-f", format]).arg(&stage.image);
-        let mut child = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // Its answer comes after the image is open.
-        child.stdin.as_mut().unwrap().write_all(b"read 0 512\n").unwrap();
-        let mut line = String::new();
-        while !line.contains("read 512/512") {
-            line.clear();
-            let read =
-                BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-            assert!(read > 0, "qemu-io ended");
-        }
-        Self(child)
-    }
-}
-
-impl Drop for RunningGuest {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
-    }
-}
-
-#[test]
-fn the_image_of_a_running_guest() {
-    if !ready() {
-        return;
-    }
-    for format in ["qcow2", "raw"] {
-        let stage = Stage::convert(&guest("arch").image, format, &[]);
-        let before = stage.print();
-        let running = RunningGuest::start(&stage, format, false);
-        for words in ["seal", "seal --in-place", "inspect", "seal --dry-run"] {
-            stage.guestseal(words).expect(3).says(&[&format!("guest.{format}"), "in use", "what to do"]);
-        }
-        drop(running);
-        assert_eq!(stage.print(), before);
-        nothing_left(stage.folder(), Duration::ZERO);
-        stage.guestseal("seal --digest none").expect(0);
-    }
-}
-
-#[test]
-fn the_template_of_a_running_clone() {
-    if !ready() {
-        return;
-    }
-    let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
-    let before = stage.print();
-    let running = RunningGuest::start(&stage, "qcow2", true);
-    stage.guestseal("seal").expect(3).says(&["in use", "what to do"]);
-    drop(running);
-    assert_eq!(stage.print(), before);
-}
-
-#[test]
-fn two_runs_on_one_image() {
-    if !ready() {
-        return;
-    }
-    let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
-    // A script of the first run says that it works, and waits until it may end.
-    let (here, go) = (stage.path("here"), stage.path("go"));
-    tool("mkfifo", [&here, &go]);
-    let script = format!("#!/bin/sh\necho here >'{}'\nread word <'{}'\n", here.display(), go.display());
-    let script = stage.write("wait.sh", 0o755, &script);
-    let mut first = command("timeout");
-    first.args(["--kill-after=5", "240", GUESTSEAL, "seal", "--operations", "defaults,script", "--script"]);
-    first.arg(&script).arg(&stage.image);
-    let first = std::thread::spawn(move || finish(first));
-    assert_eq!(fs::read_to_string(&here).unwrap(), "here\n");
-    let before = fingerprint(&stage.image);
-    let second = stage.guestseal("seal");
-    let looking = stage.guestseal("inspect");
-    fs::write(&go, "go\n").unwrap();
-    second.expect(3).says(&["guest.qcow2", "another guestseal", "what to do"]);
-    looking.expect(0);
-    first.join().unwrap().expect(0);
-    assert_ne!(fingerprint(&stage.image), before, "the first one sealed it");
-    nothing_left(stage.folder(), Duration::ZERO);
-}
-
 /// Runs guestseal where this program of the host is hidden.
-fn without(program: &str, words: &str, stage: &Stage) -> crate::common::Ran {
+pub(crate) fn without(program: &str, words: &str, stage: &Stage) -> crate::common::Ran {
     in_private_mounts(|| {
         for folder in ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"] {
             let path = Path::new(folder).join(program);

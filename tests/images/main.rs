@@ -4,15 +4,19 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails or says so")]
 
 mod bad;
+mod busy;
 mod common;
 mod disks;
 mod formats;
 mod guests;
+mod holders;
 mod host;
 mod kills;
 mod layouts;
 mod leftovers;
 mod looks;
 mod mounts;
+mod repair;
 mod stage;
 mod variants;
+mod worker;

@@ -1,0 +1,174 @@
+//! What the parent makes of a worker's words. The worker has read a hostile guest: nothing that it says is trusted beyond
+//! its form. Reports come for the planned operations in their order, and scripts are those of the plan, once each.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use super::protocol::{Broken, Ending, FromWorker, VERSION};
+use crate::action::Note;
+use crate::apply::Mode;
+use crate::error::Error;
+use crate::operation::schema::Action;
+use crate::plan::Planned;
+use crate::report::{FileReport, OperationReport};
+use crate::sys::confine::Confinement;
+
+/// What was done to a guest, or would be.
+#[derive(Debug)]
+pub struct Edited {
+    /// What each operation did.
+    pub operations: Vec<OperationReport>,
+    /// How the worker was confined.
+    pub confinement: Confinement,
+}
+
+/// What to do about a message.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// The worker is confined like this.
+    Ready(&'a Confinement),
+    /// A file was changed, or would be, in the operation of this name.
+    File(&'a str, &'a FileReport),
+    /// An operation is done; whether it is the first.
+    Operation(&'a OperationReport, bool),
+    /// The worker waits until this script has run; it is one of the plan.
+    Script(&'a Planned, PathBuf),
+    /// There is nothing to do.
+    Nothing,
+    /// The worker has done all.
+    Done,
+    /// The worker failed.
+    Failed(Error),
+}
+
+/// A conversation with one worker.
+#[derive(Debug)]
+pub struct Conversation<'a> {
+    planned: &'a [Planned],
+    mode: Mode,
+    confinement: Option<Confinement>,
+    reports: Vec<OperationReport>,
+    files: Vec<FileReport>,
+    notes: Vec<Note>,
+    /// Scripts of the operation that runs, which the worker may still ask for.
+    scripts: Vec<PathBuf>,
+    over: bool,
+}
+
+impl<'a> Conversation<'a> {
+    /// Begins one about this plan.
+    pub fn new(planned: &'a [Planned], mode: Mode) -> Self {
+        let mut new = Self {
+            planned,
+            mode,
+            confinement: None,
+            reports: Vec::with_capacity(planned.len()),
+            files: Vec::new(),
+            notes: Vec::new(),
+            scripts: Vec::new(),
+            over: false,
+        };
+        new.expect_scripts();
+        new
+    }
+
+    /// Takes one message.
+    ///
+    /// # Errors
+    /// [`Broken::Protocol`] when the worker may not say this now.
+    pub fn hear(&mut self, message: FromWorker) -> Result<Heard<'_>, Broken> {
+        if self.over {
+            return Err(wrong("speaks after its end"));
+        }
+        match (message, self.confinement.is_some()) {
+            (FromWorker::Failed(error), _) => {
+                self.over = true;
+                Ok(Heard::Failed(error.into_error()))
+            }
+            (FromWorker::Ready { version: VERSION, confinement }, false) => {
+                Ok(Heard::Ready(self.confinement.insert(confinement)))
+            }
+            (FromWorker::Ready { .. }, false) => Err(wrong("speaks another version of the protocol")),
+            (_, false) => Err(wrong("works before it is ready")),
+            (FromWorker::Done, true) if self.reports.len() == self.planned.len() => {
+                self.over = true;
+                Ok(Heard::Done)
+            }
+            (FromWorker::Done, true) => Err(wrong("is done before all operations are")),
+            (message, true) => self.hear_work(message),
+        }
+    }
+
+    /// What came of it, once the worker was done.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn end(self) -> Result<Edited, Broken> {
+        match self.confinement {
+            Some(confinement) if self.over && self.reports.len() == self.planned.len() => {
+                Ok(Edited { operations: self.reports, confinement })
+            }
+            _ => Err(Broken::Ended),
+        }
+    }
+
+    fn hear_work(&mut self, message: FromWorker) -> Result<Heard<'_>, Broken> {
+        let Some(planned) = self.planned.get(self.reports.len()) else {
+            return Err(wrong("works on after the last operation"));
+        };
+        match message {
+            FromWorker::File(file) => {
+                self.files.push(file);
+                Ok(self
+                    .files
+                    .last()
+                    .map_or(Heard::Nothing, |file| Heard::File(&planned.operation.name, file)))
+            }
+            FromWorker::Note(note) => {
+                self.notes.push(note);
+                Ok(Heard::Nothing)
+            }
+            FromWorker::Script(path) => {
+                let Some(place) = self.scripts.iter().position(|script| *script == path) else {
+                    return Err(wrong("asks for a script that is not planned"));
+                };
+                Ok(Heard::Script(planned, self.scripts.swap_remove(place)))
+            }
+            FromWorker::Operation(ending) if ending.name == planned.operation.name => {
+                self.end_operation(ending);
+                let first = self.reports.len() == 1;
+                Ok(self.reports.last().map_or(Heard::Nothing, |report| Heard::Operation(report, first)))
+            }
+            FromWorker::Operation(_) => Err(wrong("reports an operation that it was not to do now")),
+            FromWorker::Ready { .. } | FromWorker::Done | FromWorker::Failed(_) => {
+                Err(wrong("repeats itself"))
+            }
+        }
+    }
+
+    fn end_operation(&mut self, ending: Ending) {
+        let Ending { name, outcome, tally, milliseconds } = ending;
+        let (files, notes) = (std::mem::take(&mut self.files), std::mem::take(&mut self.notes));
+        self.reports.push(OperationReport { name, outcome, tally, files, notes, milliseconds });
+        self.expect_scripts();
+    }
+
+    /// The scripts of the operation that comes now.
+    fn expect_scripts(&mut self) {
+        self.scripts.clear();
+        let Some(planned) = self.planned.get(self.reports.len()) else { return };
+        if self.mode == Mode::Look || planned.settings.recorded {
+            return;
+        }
+        for action in &planned.operation.actions {
+            if matches!(action, Action::Script(_)) {
+                self.scripts.extend(planned.settings.list("scripts").into_iter().map(PathBuf::from));
+            }
+        }
+    }
+}
+
+fn wrong(what: &str) -> Broken {
+    Broken::Protocol(format!("it {what}"))
+}

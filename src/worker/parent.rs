@@ -1,0 +1,250 @@
+//! The parent's side: starts the worker in the guest's root folder, tells it what to do, hears it out, runs the host's
+//! scripts for it, and judges how it ended. The guest stays mounted for as long as the worker lives, and no longer.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use super::ARGUMENT;
+use super::conversation::{Conversation, Edited, Heard};
+use super::protocol::{Broken, FromWorker, Start, ToWorker, VERSION, read_message, write_message};
+use crate::apply::{Mode, in_operation};
+use crate::error::{Error, Result, both};
+use crate::fault::{self, Point};
+use crate::inspect::guest::Guest;
+use crate::plan::Planned;
+use crate::report::{Event, Observer};
+use crate::sys::child::{Child, Spawn};
+use crate::sys::{interrupt, tool};
+
+/// How long the worker may take to end when its work is done.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that is heard from one worker, in bytes: some million files.
+const SPEECH_LIMIT: u64 = 1 << 30;
+const NO_LANDLOCK: &str =
+    "this host's kernel has no Landlock: the worker that edits the guest is held by fewer locks";
+const NO_SECCOMP: &str =
+    "this host's kernel filters no system calls: the worker that edits the guest is held by fewer locks";
+
+/// Has a worker run the operations on the guest mounted at `folder`, or only look what they would do. The worker is this
+/// program itself, so only guestseal may call this.
+///
+/// # Errors
+/// Those of the operations, and when the worker dies or does not keep to the protocol. It is gone in any case.
+pub fn edit(
+    operations: &[Planned],
+    (guest, folder): (&Guest, &Path),
+    mode: Mode,
+    observer: &mut dyn Observer,
+) -> Result<Edited> {
+    let worker = Worker::start(folder)?;
+    let start = Start {
+        version: VERSION,
+        mode,
+        at_once: observer.wants_changes(),
+        guest: Cow::Borrowed(guest),
+        operations: operations.iter().map(Into::into).collect(),
+    };
+    let mut listener = Listener { conversation: Conversation::new(operations, mode), mode, folder, observer };
+    worker.talk(&ToWorker::Start(Box::new(start)), &mut listener)?;
+    listener.conversation.end().map_err(|broken| Error::failed(CUT).caused_by(broken))
+}
+
+const CUT: &str = "the worker that edits the guest failed";
+
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<Speech>,
+}
+
+/// What the worker says.
+struct Speech {
+    pipe: ChildStdout,
+    left: u64,
+}
+
+impl Speech {
+    /// Waits until there is something to read: the one place where the parent waits for its worker.
+    fn wait(&self) -> io::Result<()> {
+        interrupt::until_readable(self.pipe.as_fd()).map_err(io::Error::other)
+    }
+}
+
+impl Read for Speech {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.wait()?;
+        let length = self.pipe.read(bytes)?;
+        self.left =
+            self.left.checked_sub(length as u64).ok_or_else(|| io::Error::other("it says too much"))?;
+        Ok(length)
+    }
+}
+
+/// Why the conversation ended before its end.
+enum Stop {
+    /// The worker's fault.
+    Broken(Broken),
+    /// Ours, or that of a script of ours.
+    Error(Error),
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            // What kept us from waiting comes as it is.
+            Broken::Read(error) => match error.downcast::<Error>() {
+                Ok(error) => Self::Error(error),
+                Err(error) => Self::Broken(Broken::Read(error)),
+            },
+            broken => Self::Broken(broken),
+        }
+    }
+}
+
+impl Worker {
+    fn start(folder: &Path) -> Result<Self> {
+        // Its working directory is how it gets the guest's root: it needs no path of the host.
+        let worker = Spawn::new("/proc/self/exe").arg(ARGUMENT).folder(folder);
+        let mut child = worker.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (Some(input), Some(pipe)) = (child.take_stdin(), child.take_stdout()) else {
+            return Err(Error::failed("the worker has no pipes"));
+        };
+        let output = BufReader::with_capacity(64 << 10, Speech { pipe, left: SPEECH_LIMIT });
+        Ok(Self { child, input, output })
+    }
+
+    /// Talks until the worker has ended. One that is not heard out is killed.
+    fn talk(mut self, start: &ToWorker<'_>, listener: &mut Listener<'_, '_>) -> Result<()> {
+        match self.tell(start).and_then(|()| self.listen(listener)) {
+            Ok(None) => self.end(),
+            Ok(Some(error)) => both(Err(error), self.end()),
+            Err(Stop::Error(error)) => Err(error),
+            Err(Stop::Broken(Broken::Ended)) => {
+                let ended = self.end().err().unwrap_or_else(|| Error::failed(Broken::Ended.to_string()));
+                Err(Error::failed(CUT).caused_by(ended))
+            }
+            Err(Stop::Broken(broken)) => Err(Error::failed(CUT).caused_by(broken)),
+        }
+    }
+
+    fn tell(&mut self, message: &ToWorker<'_>) -> Result<(), Stop> {
+        write_message(&mut self.input, message).map_err(|error| {
+            let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+            if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+                Stop::Broken(Broken::Ended)
+            } else {
+                Stop::Error(error)
+            }
+        })
+    }
+
+    /// Ok when the worker came to its end: with the error that it told of, if it did.
+    fn listen(&mut self, listener: &mut Listener<'_, '_>) -> Result<Option<Error>, Stop> {
+        loop {
+            match listener.hear(read_message(&mut self.output)?)? {
+                Next::Listen => {}
+                Next::Answer => self.tell(&ToWorker::ScriptDone)?,
+                Next::End(error) => return Ok(error),
+            }
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        let Self { child, input, output: _output } = self;
+        drop(input);
+        child.wait_within(PATIENCE)?.success()
+    }
+}
+
+/// What to do after a message.
+enum Next {
+    Listen,
+    Answer,
+    End(Option<Error>),
+}
+
+struct Listener<'a, 'o> {
+    conversation: Conversation<'a>,
+    mode: Mode,
+    folder: &'a Path,
+    observer: &'o mut dyn Observer,
+}
+
+impl Listener<'_, '_> {
+    fn hear(&mut self, message: FromWorker) -> Result<Next, Stop> {
+        match self.conversation.hear(message)? {
+            Heard::Nothing => {}
+            Heard::Ready(confinement) => {
+                if confinement.landlock.is_none() {
+                    self.observer.event(Event::Warning(NO_LANDLOCK));
+                }
+                if !confinement.seccomp {
+                    self.observer.event(Event::Warning(NO_SECCOMP));
+                }
+            }
+            Heard::File(operation, file) => {
+                if self.mode == Mode::Change {
+                    self.observer.event(Event::Change { operation, file });
+                }
+            }
+            Heard::Operation(report, first) => {
+                if self.mode == Mode::Change {
+                    self.observer.event(Event::Operation(report));
+                }
+                if first {
+                    fault::point(Point::FirstOperation).map_err(Stop::Error)?;
+                }
+            }
+            Heard::Script(planned, script) => {
+                let ran = tool::run_script(&script, self.folder);
+                ran.map_err(|error| Stop::Error(in_operation(planned, error)))?;
+                return Ok(Next::Answer);
+            }
+            Heard::Done => return Ok(Next::End(None)),
+            Heard::Failed(error) => return Ok(Next::End(Some(error))),
+        }
+        Ok(Next::Listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::confine::Confinement;
+
+    struct Warnings(Vec<String>);
+
+    impl Observer for Warnings {
+        fn event(&mut self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.push(text.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn locks_that_the_kernel_lacks_are_told() {
+        for (landlock, seccomp, told) in
+            [(Some(1), true, vec![]), (None, true, vec![NO_LANDLOCK]), (Some(7), false, vec![NO_SECCOMP])]
+        {
+            let mut observer = Warnings(Vec::new());
+            let mut listener = Listener {
+                conversation: Conversation::new(&[], Mode::Look),
+                mode: Mode::Look,
+                folder: Path::new("/"),
+                observer: &mut observer,
+            };
+            let confinement = Confinement { landlock, seccomp, capabilities: Vec::new() };
+            let heard = listener.hear(FromWorker::Ready { version: VERSION, confinement });
+            assert!(matches!(heard, Ok(Next::Listen)));
+            assert_eq!(observer.0, told);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the worker and its parent say to each other: messages in JSON, each after its length. Only bytes in and bytes
+//! out: the same serves a pipe and a serial line. Everything that is read is bounded and held against its form.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind as IoKind, Read, Write};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::wire::{WireError, WirePassword};
+use crate::action::{Note, Settings};
+use crate::apply::Mode;
+use crate::error::{Context, Error, Result};
+use crate::guest::path_serde;
+use crate::inspect::guest::Guest;
+use crate::operation::Operation;
+use crate::plan::Planned;
+use crate::report::{FileReport, Outcome, Tally};
+use crate::sys::confine::Confinement;
+
+/// The version of this protocol: the first thing that each side says.
+pub const VERSION: u32 = 1;
+/// The longest message in bytes. The longest path that a kernel takes is 4 KiB, a deep tree's may be longer.
+pub const MESSAGE_LIMIT: u32 = 16 << 20;
+
+/// What the parent says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToWorker<'a> {
+    /// Begin: the first message.
+    Start(Box<Start<'a>>),
+    /// The script that was asked for ran well; had it not, there would be no answer but the end.
+    ScriptDone,
+}
+
+/// All that the worker needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Start<'a> {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Whether to change the guest.
+    pub mode: Mode,
+    /// Whether each change is told at once.
+    pub at_once: bool,
+    /// What is known of the guest.
+    pub guest: Cow<'a, Guest>,
+    /// What to do.
+    pub operations: Vec<WirePlanned<'a>>,
+}
+
+/// A planned operation. Passwords are plain: see [`WirePassword`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WirePlanned<'a> {
+    operation: Cow<'a, Operation>,
+    values: Cow<'a, BTreeMap<String, String>>,
+    passwords: Vec<(Cow<'a, str>, WirePassword)>,
+    recorded: bool,
+}
+
+impl<'a> From<&'a Planned> for WirePlanned<'a> {
+    fn from(planned: &'a Planned) -> Self {
+        let Settings { values, passwords, recorded } = &planned.settings;
+        let passwords =
+            passwords.iter().map(|(user, change)| (user.as_str().into(), change.clone().into())).collect();
+        let operation = Cow::Borrowed(&planned.operation);
+        Self { operation, values: Cow::Borrowed(values), passwords, recorded: *recorded }
+    }
+}
+
+impl From<WirePlanned<'_>> for Planned {
+    fn from(planned: WirePlanned<'_>) -> Self {
+        let WirePlanned { operation, values, passwords, recorded } = planned;
+        let passwords =
+            passwords.into_iter().map(|(user, change)| (user.into_owned(), change.into())).collect();
+        let settings = Settings { values: values.into_owned(), passwords, recorded };
+        Self { operation: operation.into_owned(), settings }
+    }
+}
+
+/// What the worker says: that it is ready; then for each operation its files and notes, the scripts to run, and its end;
+/// then that all is done. Or at any time that it failed, which is its last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromWorker {
+    /// It is confined, and has not touched the guest yet.
+    Ready {
+        /// [`VERSION`].
+        version: u32,
+        /// How it is confined.
+        confinement: Confinement,
+    },
+    /// One file that the operation is about; it is changed already, unless the worker only looks.
+    File(FileReport),
+    /// Something that people should know.
+    Note(Note),
+    /// The parent shall run this script, and answer.
+    Script(#[serde(with = "path_serde")] PathBuf),
+    /// The operation is done.
+    Operation(Ending),
+    /// All operations are done.
+    Done,
+    /// It ends without having done all.
+    Failed(WireError),
+}
+
+/// The end of an operation: its report without files and notes, which went before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ending {
+    /// Its name.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How much.
+    pub tally: Tally,
+    /// Time taken in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// Why no message could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The other side went away.
+    #[error("it ended in the middle of its work")]
+    Ended,
+    /// It said something that it must not.
+    #[error("{0}")]
+    Protocol(String),
+    /// Reading failed.
+    #[error("cannot read what it says: {0}")]
+    Read(io::Error),
+}
+
+/// Counts what is written.
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes one message; it may be a secret, so no copy of it is left in memory.
+///
+/// # Errors
+/// When it is too long, or cannot be written.
+pub fn write_message(output: &mut dyn Write, message: &impl Serialize) -> Result<()> {
+    let failed = || "cannot tell the other side";
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, message).context(failed)?;
+    let length = u32::try_from(count.0).ok().filter(|length| *length <= MESSAGE_LIMIT).ok_or_else(|| {
+        Error::unsupported(format!("a message of {} bytes is too long: a path of the guest?", count.0))
+    })?;
+    // Exactly as long as needed: a vector that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4 + length as usize));
+    bytes.extend(length.to_le_bytes());
+    serde_json::to_writer(&mut *bytes, message).context(failed)?;
+    output.write_all(&bytes).context(failed)
+}
+
+/// Reads one message.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn read_message<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T, Broken> {
+    let mut length = [0; 4];
+    read_exact(input, &mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > MESSAGE_LIMIT {
+        return Err(Broken::Protocol(format!("its message of {length} bytes is too long")));
+    }
+    let mut bytes = Zeroizing::new(vec![0; length as usize]);
+    read_exact(input, &mut bytes)?;
+    // Without serde's own words: they may quote what they could not read.
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Broken::Protocol(format!("its message is malformed at byte {} of {length}", error.column()))
+    })
+}
+
+fn read_exact(input: &mut dyn Read, bytes: &mut [u8]) -> Result<(), Broken> {
+    input.read_exact(bytes).map_err(|error| match error.kind() {
+        IoKind::UnexpectedEof => Broken::Ended,
+        _ => Broken::Read(error),
+    })
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;
