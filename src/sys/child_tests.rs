@@ -92,3 +92,18 @@ fn patience_ends() {
     assert_eq!(error.chain(), "/bin/sh did not end within 0 s and was killed: stuck");
     assert!(started.elapsed() < Duration::from_secs(30));
 }
+
+#[test]
+fn complaints_count_where_the_exit_code_says_nothing() {
+    let ended = |script: &str| Spawn::new("/bin/sh").args(["-c", script]).output(0).unwrap().0;
+    let complaint = "echo qemu-img: warning: odd >&2; echo Failed to flush >&2";
+    ended(complaint).success().unwrap();
+    let error = ended(complaint).success_without_complaint(&[]).unwrap_err();
+    assert!(
+        error.chain().contains("/bin/sh complained") && error.chain().ends_with("Failed to flush"),
+        "{error:?}"
+    );
+    ended(complaint).success_without_complaint(&["to flush"]).unwrap();
+    ended("echo qemu-img: warning: odd >&2").success_without_complaint(&[]).unwrap();
+    assert!(ended("exit 3").success_without_complaint(&[]).unwrap_err().chain().contains("exit status: 3"));
+}
