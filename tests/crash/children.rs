@@ -13,7 +13,7 @@ use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::process::Process;
 use crate::run::{End, Run, moment, pause};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
+use crate::traces::begin;
 use crate::{by_nbd, guest, ready};
 
 fn modes() -> Vec<Mode> {
@@ -30,20 +30,14 @@ fn ends_well(tally: &Tally, trial: &Trial<'_>, run: Run, victim: &Process) {
     let session = run.pid.as_raw();
     let end = run.end();
     let fault = format!("SIGKILL of {} at each point", victim.name);
-    let host = || {
-        let (traces, took) = Traces::of(session);
-        traces.are_gone();
-        took
-    };
-    let image = || {
+    tally.trial(&fault, (trial, session), || {
         let End::Exit { code, said } = &end else { panic!("guestseal was killed too") };
         assert!([1, 4].contains(code) && said.contains("error: "), "{code} after {victim:?}: {said}");
         assert!(said.contains(&victim.name), "no word on {victim:?}: {said}");
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
-    };
-    tally.trial((&trial.reference.mode.name(), &fault), host, image);
+    });
 }
 
 /// Stops a run at a point; kills the child of the first kind that was not killed there yet; false when there is none.

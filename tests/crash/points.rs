@@ -9,7 +9,7 @@ use crate::check::{State, Trial};
 use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::run::{End, Run};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
+use crate::traces::begin;
 use crate::{by_nbd, guest, ready};
 
 /// Each way of writing the result, with each way of attaching that this kernel has.
@@ -48,21 +48,11 @@ fn strike(
         if what == "kill" { "SIGKILL" } else { "failure" },
         words[0].display()
     );
-    let mut traces = None;
-    let host = || {
-        let (seen, took) = Traces::of(session);
-        traces = Some(seen);
-        took
-    };
-    let image = || {
+    let state = tally.trial(&fault, (trial, session), || {
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
-    };
-    let state = tally.trial((&trial.reference.mode.name(), &fault), host, image);
-    if let Some(traces) = traces {
-        traces.are_gone();
-    }
+    });
     Some(state.unwrap_or(State::Open))
 }
 

@@ -8,7 +8,7 @@ use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::process::Process;
 use crate::run::{Run, chance, moment, pause};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
+use crate::traces::begin;
 use crate::{by_nbd, guest, ready, variable};
 
 use nix::sys::signal::Signal;
@@ -38,24 +38,18 @@ fn strike(tally: &Tally, trial: &mut Trial<'_>, number: usize, lengths: &[(Diges
         }
     };
     let end = run.end();
-    let mut traces = None;
-    let host = || {
-        let (seen, took) = Traces::of(session);
-        traces = Some(seen);
-        took
-    };
-    let image = || {
+    let state = tally.trial(fault, (trial, session), || {
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
+    });
+    // What was not changed is good for the next one; what is written in place is opened half edited by the next.
+    let goes_on = match state {
+        Some(State::Untouched) => trial.is_alone(),
+        Some(State::Open) => number % 20 != 0,
+        _ => false,
     };
-    let state = tally.trial((&trial.reference.mode.name(), fault), host, image);
-    if let Some(traces) = traces {
-        traces.are_gone();
-    }
-    if !(state == Some(State::Untouched) && number % 20 != 0
-        || state == Some(State::Open) && number % 20 != 0)
-    {
+    if !goes_on {
         *trial = Trial::fresh(trial.reference);
     }
 }
