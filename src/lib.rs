@@ -19,6 +19,7 @@ pub mod operation;
 pub mod plan;
 pub mod record;
 pub mod recover;
+pub mod repair;
 pub mod report;
 pub mod seal;
 pub mod session;

@@ -27,6 +27,8 @@ pub struct Plan {
     pub format: Option<Format>,
     /// How to attach it; none to take the first way that works.
     pub attach: Option<Way>,
+    /// Whether the guest's filesystems are checked and repaired first.
+    pub repair: bool,
     /// How the result becomes permanent.
     pub commit: CommitMode,
     /// What runs, in order.

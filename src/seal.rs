@@ -26,8 +26,9 @@ use crate::record::{
     WrittenRecord, digest,
 };
 use crate::recover::{Committed, finish};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
@@ -48,6 +49,8 @@ pub struct SealReport {
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
     /// What held the worker that edited the guest.
@@ -97,9 +100,19 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
-    let Applied { attached, inspection, edited } = applied;
+    let Applied { attached, repairs, inspection, edited } = applied;
     let (input, Edited { operations, confinement }) = (image.facts(), edited);
-    Ok(SealReport { input, image: sealed, record, attached, inspection, confinement, operations, sha256 })
+    Ok(SealReport {
+        input,
+        image: sealed,
+        record,
+        attached,
+        repairs,
+        inspection,
+        confinement,
+        operations,
+        sha256,
+    })
 }
 
 /// The files that a run makes, by how its result becomes permanent.
@@ -198,6 +211,7 @@ fn about_room(error: Error, folder: &Path) -> Error {
 /// What was done to the guest.
 struct Applied {
     attached: Attached,
+    repairs: Vec<Repair>,
     inspection: Inspection,
     edited: Edited,
 }
@@ -211,15 +225,16 @@ fn apply_to_guest(
 ) -> Result<Applied> {
     let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
-    let session =
-        Session::open(&ImageSpec { layers, read_only: false }, (way, reason), Access::Change, observer)?;
+    let handling = Handling { access: Access::Change, repair: plan.repair };
+    let session = Session::open(&ImageSpec { layers, read_only: false }, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
+    let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
     let (edited, inspection) = both_values(edited, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, inspection, edited })
+    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited })
 }
 
 /// The record, but for the digest.
@@ -241,6 +256,7 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
+            repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: Erasure {
                 policy: "none".into(),

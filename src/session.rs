@@ -6,17 +6,19 @@
 use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
-use crate::disk::{DiskLayout, read_disk};
+use crate::disk::{DiskLayout, FsState, read_disk};
 use crate::error::{Result, both};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
-use crate::inspect::layout::find_guest;
+use crate::inspect::layout::{find_guest, volume_name};
 use crate::mount::Devices;
-use crate::mount::options::Access;
+use crate::mount::damage::explain;
+use crate::mount::options::{Access, options};
 use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
+use crate::repair::{Repair, repair};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 use crate::sys::namespace::{RunFolder, enter_private_mounts};
@@ -43,8 +45,19 @@ pub struct Session {
     run: RunFolder,
     /// What was found out.
     pub inspection: Inspection,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
     /// How the image was attached.
     pub way: Way,
+}
+
+/// What is done with the guest's filesystems.
+#[derive(Debug, Clone, Copy)]
+pub struct Handling {
+    /// Whether they are only looked at.
+    pub access: Access,
+    /// Whether they are checked and repaired first. Not without an overlay.
+    pub repair: bool,
 }
 
 impl Session {
@@ -58,7 +71,16 @@ impl Session {
     pub fn open(
         spec: &ImageSpec,
         (way, reason): (Way, &str),
-        access: Access,
+        handling: Handling,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        Self::start(spec, (way, reason), handling, observer).map_err(explain)
+    }
+
+    fn start(
+        spec: &ImageSpec,
+        (way, reason): (Way, &str),
+        handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         enter_private_mounts()?;
@@ -71,21 +93,26 @@ impl Session {
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
-        let layout = read_disk(&mut devices.disk(), bytes)?;
+        let (mut layout, mut repairs) = (read_disk(&mut devices.disk(), bytes)?, Vec::new());
+        if handling.repair {
+            (layout, repairs) = repair(&layout, &mut devices, &run.folder("probe")?, observer)?;
+        }
         interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
         let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;
         let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));
-        for note in warnings.chain(&guest_layout.notes) {
+        let unfinished = unfinished(&layout, handling.access);
+        for note in warnings.chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));
         }
         interrupt::check_before("mounting the guest")?;
-        let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &run.folder("root")?, access)?;
+        let folder = run.folder("root")?;
+        let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &folder, handling.access)?;
         fault::point(Point::Mounted)?;
         interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
-        Ok(Self { tree, devices, disk, run, inspection, way })
+        Ok(Self { tree, devices, disk, run, inspection, repairs, way })
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
@@ -98,7 +125,7 @@ impl Session {
     /// # Errors
     /// When something could not be written or taken apart; then what is below may not be whole.
     pub fn close(self) -> Result<Inspection> {
-        let Self { tree, devices, disk, run, inspection, way: _ } = self;
+        let Self { tree, devices, disk, run, inspection, repairs: _, way: _ } = self;
         let mut result = tree.close();
         // A device in use keeps what is below it in use: go on only while the order holds.
         if result.is_ok() {
@@ -109,6 +136,23 @@ impl Session {
         }
         result.map(|()| inspection)
     }
+}
+
+/// What mounting finishes for a guest that was not shut down in order, or leaves undone when it is only looked at.
+fn unfinished(layout: &DiskLayout, access: Access) -> Vec<String> {
+    let what = match access {
+        Access::Look => "what is in its journal is not seen here; sealing replays it",
+        Access::Change => "its journal is replayed",
+    };
+    let volumes = layout.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?)));
+    volumes
+        .filter(|(_, superblock)| {
+            superblock.state == FsState::NeedsRecovery && options(superblock.content, access, None).is_some()
+        })
+        .map(|(volume, superblock)| {
+            format!("the {} on {} was not unmounted: {what}", superblock.content, volume_name(volume))
+        })
+        .collect()
 }
 
 /// Chooses how to attach, and says why.

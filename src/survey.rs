@@ -12,12 +12,15 @@ use crate::error::{Result, both_values};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
+use crate::image::nameless::folder_of;
+use crate::image::overlay::Overlay;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
+use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::session::{Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
@@ -30,6 +33,9 @@ pub struct Survey {
     pub image: ImageFacts,
     /// Whether somebody else used the image meanwhile, so that what was read may have moved.
     pub moving: bool,
+    /// Filesystems that would be repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// What the guest is.
     pub inspection: Inspection,
     /// What held the worker that looked.
@@ -47,6 +53,8 @@ pub struct Target {
     pub format: Option<Format>,
     /// How to attach it.
     pub attach: Option<Way>,
+    /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
+    pub repair: bool,
 }
 
 /// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
@@ -61,7 +69,7 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, Use::Look)?;
+    let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
     if let Some(who) = image.lock.moving() {
         let name = target.image.display();
         observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
@@ -75,13 +83,17 @@ fn look(
     operations: &[Planned],
     observer: &mut dyn Observer,
 ) -> Result<Survey> {
-    let spec = ImageSpec { layers: image.node(true), read_only: true };
-    let way = choose_way(target.attach, image, true)?;
-    let session = Session::open(&spec, way, Access::Look, observer)?;
+    let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
+    let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
+    let spec = ImageSpec { layers, read_only: overlay.is_none() };
+    let way = choose_way(target.attach, image, overlay.is_none())?;
+    let handling = Handling { access: Access::Look, repair: target.repair };
+    let session = Session::open(&spec, way, handling, observer)?;
     let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let repairs = session.repairs.clone();
     let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
-    Ok(Survey { image: image.facts(), moving, inspection, confinement, operations })
+    Ok(Survey { image: image.facts(), moving, repairs, inspection, confinement, operations })
 }
 
 /// What `verify` found.

@@ -72,6 +72,18 @@ fn nothing_ends_the_process_or_sleeps() {
     only_in(&[], &["process::exit", "process::abort", "thread::sleep"]);
 }
 
+/// What shuts a process in, and system calls by number, stand in one file.
+#[test]
+fn only_one_file_confines() {
+    only_in(&["sys/confine.rs"], &["landlock::", "seccompiler::", "set_capabilities", "set_no_new_privs"]);
+}
+
+/// The worker may do only what is on its list: rooms below it must not be called from others by mistake.
+#[test]
+fn only_the_worker_applies() {
+    only_in(&["worker/mod.rs", "apply.rs"], &["apply::{Host, Mode, apply}", " apply("]);
+}
+
 #[test]
 fn unsafe_stands_where_requests_to_the_kernel_do() {
     only_in(
@@ -83,7 +95,7 @@ fn unsafe_stands_where_requests_to_the_kernel_do() {
 /// Paths of the host are nothing for rooms that see the guest or bytes.
 #[test]
 fn pure_rooms_do_not_open_files_of_the_host() {
-    let rooms = ["action/", "disk/", "guest/", "inspect/", "operation/", "plan.rs", "apply.rs"];
+    let rooms = ["action/", "disk/", "guest/", "inspect/", "operation/", "plan.rs", "apply.rs", "worker/"];
     // The catalogue reads folders of operations; a password may stand in a file of the host.
     let doors = ["operation/catalogue.rs", "guest/password/change.rs"];
     let words = [
@@ -129,6 +141,8 @@ fn rooms_forbid_unsafe_at_their_heads() {
         "seal.rs",
         "session.rs",
         "survey.rs",
+        "sys/confine.rs",
+        "worker/mod.rs",
     ];
     let sources = sources();
     let lacking = |name: &&str| {

@@ -246,6 +246,9 @@ pub struct SealArgs {
     /// Write into the image from the start: nothing is undone on failure.
     #[arg(long)]
     pub in_place: bool,
+    /// Check the guest's ext and xfs filesystems first and repair them, on the overlay.
+    #[arg(long, conflicts_with = "in_place")]
+    pub repair: bool,
     /// Digest of the sealed image for its record.
     #[arg(long, value_name = "KIND", default_value = "sha256")]
     pub digest: DigestChoice,

@@ -162,6 +162,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         image: image.clone(),
         format: args.image.format,
         attach: args.image.attach.way(),
+        repair: args.repair,
         commit: commit.clone(),
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,

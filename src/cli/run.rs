@@ -56,7 +56,8 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            return look(&target(&plan.image, &args.image), &plan.operations, printer);
+            let target = Target { repair: plan.repair, ..target(&plan.image, &args.image) };
+            return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
         let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
@@ -143,7 +144,7 @@ fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 fn target(image: &Path, args: &ImageArgs) -> Target {
-    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way() }
+    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false }
 }
 
 fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {

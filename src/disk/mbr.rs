@@ -157,6 +157,9 @@ impl Chain {
             if !visited.insert(record) {
                 return Err(lie(format!("the extended boot records lead in a circle to sector {record}")));
             }
+            if builder.partitions.len() > MAX_PARTITIONS {
+                return Err(lie(format!("the MBR has more than {MAX_PARTITIONS} partitions")));
+            }
             if record >= end || visited.len() > MAX_PARTITIONS {
                 return Err(lie(format!("the extended boot records lead out of bounds, to sector {record}")));
             }

@@ -17,6 +17,12 @@ use crate::error::{Context, Error, Result};
 /// The most links on one way, as the kernel counts them: path_resolution(7).
 const LINKS_MAX: u32 = 40;
 
+/// Linux's PATH_MAX: a longer glob can match nothing.
+const LENGTH_MAX: usize = 4096;
+
+/// The most steps that the braces of one glob may take to expand.
+const EXPANSIONS_MAX: u32 = 1024;
+
 /// A parsed glob, its braces already expanded.
 #[derive(Debug, Clone)]
 pub struct Pattern {
@@ -42,7 +48,10 @@ impl Pattern {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('/').ok_or_else(|| wrong(text, "it must begin with / or ~/"))?),
         };
-        let alternatives = expand_braces(rest).ok_or_else(|| wrong(text, "its braces do not match"))?;
+        if text.len() > LENGTH_MAX {
+            return Err(wrong(text.get(..40).unwrap_or("/"), "it is longer than a path"));
+        }
+        let alternatives = expand_braces(rest).map_err(|why| wrong(text, why))?;
         let steps = |path: &String| path.split('/').map(|name| step(text, name)).collect::<Result<Vec<_>>>();
         Ok(Self { alternatives: alternatives.iter().map(steps).collect::<Result<_>>()?, in_homes })
     }
@@ -77,15 +86,22 @@ fn step(text: &str, name: &str) -> Result<Step> {
         _ if name.contains("**") => Err(wrong(text, "`**` must stand alone between slashes")),
         _ if name.contains(['*', '?', '[', '\\']) => {
             let glob = GlobBuilder::new(name).literal_separator(true).backslash_escape(true).build();
-            Ok(Step::Match(glob.map_err(|error| wrong(text, &error.to_string()))?.compile_matcher()))
+            Ok(Step::Match(glob.map_err(|error| wrong(text, &error.kind().to_string()))?.compile_matcher()))
         }
         _ => Ok(Step::Name(name.to_owned())),
     }
 }
 
-/// `a{b,c{d,e}}f` → `abf`, `acdf`, `acef`. None when a brace has no partner.
-fn expand_braces(text: &str) -> Option<Vec<String>> {
-    let Some(open) = text.find(['{', '}']) else { return Some(vec![text.to_owned()]) };
+/// `a{b,c{d,e}}f` → `abf`, `acdf`, `acef`.
+fn expand_braces(text: &str) -> std::result::Result<Vec<String>, &'static str> {
+    expand(text, &mut { EXPANSIONS_MAX })
+}
+
+/// Each brace doubles the work and more, so `left` bounds it.
+fn expand(text: &str, left: &mut u32) -> std::result::Result<Vec<String>, &'static str> {
+    const UNPAIRED: &str = "its braces do not match";
+    *left = left.checked_sub(1).ok_or("its braces stand for too many globs: write fewer into one")?;
+    let Some(open) = text.find(['{', '}']) else { return Ok(vec![text.to_owned()]) };
     let (mut depth, mut from, mut parts) = (0usize, open + 1, Vec::new());
     for (at, letter) in text[open..].char_indices().map(|(at, letter)| (at + open, letter)) {
         match letter {
@@ -94,19 +110,19 @@ fn expand_braces(text: &str) -> Option<Vec<String>> {
                 parts.push(&text[from..at]);
                 from = at + 1;
             }
-            '}' => depth = depth.checked_sub(1)?,
+            '}' => depth = depth.checked_sub(1).ok_or(UNPAIRED)?,
             _ => {}
         }
         if depth == 0 {
             parts.push(&text[from..at]);
             let mut expanded = Vec::new();
             for part in parts {
-                expanded.extend(expand_braces(&format!("{}{part}{}", &text[..open], &text[at + 1..]))?);
+                expanded.extend(expand(&format!("{}{part}{}", &text[..open], &text[at + 1..]), left)?);
             }
-            return Some(expanded);
+            return Ok(expanded);
         }
     }
-    None
+    Err(UNPAIRED)
 }
 
 fn find_from(root: &GuestRoot, at: PathBuf, steps: &[Step], found: &mut Vec<Entry>) -> Result<()> {
@@ -243,7 +259,7 @@ impl KeepSet {
             let (set, glob) =
                 text.strip_prefix("~/").map_or((&mut absolute, text.as_str()), |rest| (&mut in_homes, rest));
             let glob = GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
-            set.add(glob.map_err(|error| wrong(text, &error.to_string()))?);
+            set.add(glob.map_err(|error| wrong(text, &error.kind().to_string()))?);
         }
         let build = |set: &GlobSetBuilder| set.build().map_err(|error| Error::usage(error.to_string()));
         Ok(Self { absolute: build(&absolute)?, in_homes: build(&in_homes)?, homes: homes.to_vec() })
@@ -274,7 +290,21 @@ mod tests {
     fn braces_expand_also_across_slashes_and_nested() {
         assert_eq!(expand_braces("{a,b/{c,d}}/e").unwrap(), ["a/e", "b/c/e", "b/d/e"]);
         assert_eq!(expand_braces("x{,.old}").unwrap(), ["x", "x.old"]);
-        assert!(expand_braces("{a").is_none() && expand_braces("a}").is_none());
+        assert!(expand_braces("{a").is_err() && expand_braces("a}").is_err());
+    }
+
+    #[test]
+    fn braces_do_not_fill_the_memory() {
+        assert_eq!(Pattern::parse(&format!("/x{}", "{a,b}".repeat(8))).unwrap().alternatives.len(), 256);
+        for many in ["{a,b}".repeat(40), "{a}".repeat(1300), "{".repeat(4000), "a".repeat(5000)] {
+            assert!(Pattern::parse(&format!("/x{many}")).is_err());
+        }
+    }
+
+    #[test]
+    fn an_error_shows_no_control_characters() {
+        let error = Pattern::parse("/x/[\r\u{1b}").unwrap_err().chain();
+        assert!(!error.contains(char::is_control), "{error:?}");
     }
 
     #[test]

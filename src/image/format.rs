@@ -102,7 +102,10 @@ pub fn check_vmdk(description: &str, will_write: bool) -> Result<()> {
             return Err(Error::unsupported("a stream-optimized vmdk cannot be written in place")
                 .hint("write a new file: --output NEW"));
         }
-        _ => return Err(unsupported(&format!("a vmdk of the kind {kind:?}, whose data is in other files"))),
+        _ => {
+            let kind: String = kind.chars().take(40).collect();
+            return Err(unsupported(&format!("a vmdk of the kind {kind:?}, whose data is in other files")));
+        }
     }
     if value("parentCID").is_some_and(|id| !id.eq_ignore_ascii_case("ffffffff")) {
         return Err(unsupported("a vmdk with a parent"));
@@ -131,5 +134,7 @@ mod tests {
         assert!(check_vmdk("createType=\"monolithicFlat\"\n", false).is_err());
         assert!(check_vmdk("createType=\"monolithicSparse\"\nparentCID=12345678\n", false).is_err());
         assert!(check_vmdk("createType=\"streamOptimized\"\n", true).is_err());
+        let long = check_vmdk(&format!("createType={}", "x".repeat(1 << 20)), true).unwrap_err();
+        assert!(long.to_string().len() < 200, "{} bytes", long.to_string().len());
     }
 }

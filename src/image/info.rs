@@ -155,8 +155,12 @@ pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, lo
     node
 }
 
-/// While somebody has the image open, its header may say that it was not closed: it was not yet.
-fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
+/// Checks that a qcow2 image is whole and has nothing that guestseal does not work on; gives the length of its disk.
+/// While somebody has the image open (`moving`), its header may say that it was not closed: it was not yet.
+///
+/// # Errors
+/// When it cannot be read, is damaged, or is refused.
+pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
     let header = qcow2::read_header(&mut file)?;
     let refuse = |what: String, hint: &str| Err(Error::unsupported(what).hint(hint));
     if let Some(backing) = header.backing_file {
@@ -191,7 +195,10 @@ fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
 }
 
 /// The description inside a sparse vmdk: offset and length are in sectors of 512 bytes at bytes 28 and 36.
-fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> {
     let word = |at: usize| {
         head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
     };
@@ -213,8 +220,18 @@ fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let run = run.args(["-f", format.driver(), &path]);
     let (exit, answer) = run.output(ANSWER_LIMIT)?;
     exit.success()?;
-    let answer: Value = serde_json::from_slice(&answer).context(|| "cannot understand qemu-img info")?;
+    parse_answer(&answer)
+}
+
+/// The length of the disk, by the JSON that `qemu-img info` prints.
+///
+/// # Errors
+/// When it is no such JSON, and when the image has a backing file.
+pub fn parse_answer(answer: &[u8]) -> Result<u64> {
+    let answer: Value = serde_json::from_slice(answer).context(|| "cannot understand qemu-img info")?;
     if let Some(backing) = answer["backing-filename"].as_str() {
+        // qemu itself takes no longer name than this.
+        let backing: String = backing.chars().take(1023).collect();
         return Err(Error::unsupported(format!("the image has the backing file {backing:?}")));
     }
     answer["virtual-size"]

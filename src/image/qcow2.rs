@@ -130,7 +130,17 @@ pub fn check_whole<R: Read + Seek>(image: &mut R) -> Result<()> {
         return Err(cut());
     }
     let l1 = read_at(image, l1_at, l1_entries * 8).map_err(missing)?;
-    for at in l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0) {
+    let mut tables: Vec<u64> =
+        l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0).collect();
+    tables.sort_unstable();
+    // Or a small file could name one table a million times, and be read for hours.
+    let overlap = tables.windows(2).any(|pair| pair[0] == pair[1]);
+    if overlap || tables.iter().any(|at| at % (1 << cluster_bits) != 0) {
+        return Err(
+            Error::failed("the image is damaged: its tables overlap").hint("qemu-img check tells more")
+        );
+    }
+    for at in tables {
         let l2 = read_at(image, at, 1 << cluster_bits).map_err(missing)?;
         // Entries of extended tables are 16 bytes with bits that say which parts of a cluster there are.
         let lost = |entry: &[u8]| data_at(be64(entry, 0), cluster_bits).is_some_and(|at| at >= end);
@@ -288,6 +298,22 @@ mod tests {
     #[test]
     fn too_large_a_disk_is_refused() {
         assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw", 0).is_err());
+    }
+
+    #[test]
+    fn tables_that_overlap_are_refused() {
+        let mut good = overlay();
+        good.resize(8 * 65536, 0);
+        let with = |entries: [u64; 2]| {
+            let mut image = good.clone();
+            let bytes = entries.map(u64::to_be_bytes).concat();
+            image[3 * 65536..3 * 65536 + 16].copy_from_slice(&bytes);
+            check_whole(&mut Cursor::new(image)).map_err(|error| error.to_string())
+        };
+        assert_eq!(with([4 * 65536, 6 * 65536]), Ok(()));
+        for entries in [[4 * 65536, 4 * 65536], [4 * 65536, 5 * 65536 + 512]] {
+            assert_eq!(with(entries).unwrap_err(), "the image is damaged: its tables overlap");
+        }
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use crate::disk::fstab::{self, FstabEntry, Source};
 use crate::disk::{Content, ContentClass, DiskLayout, FsState, Volume};
 use crate::error::{Error, ErrorKind, Result, both};
 use crate::guest::{FileKind, GuestRoot};
+use crate::mount::damage::advice;
 use crate::mount::options::{Access, options};
 use crate::mount::place::{GuestLayout, Place};
 use crate::mount::{Devices, Mounted};
@@ -74,13 +75,12 @@ fn check_state(volume: &Volume) -> Result<()> {
         )));
     }
     if superblock.state == FsState::Errors {
-        let fsck = match content {
-            Content::Xfs => "xfs_repair",
-            Content::Btrfs => "btrfs check",
-            _ => "e2fsck -f",
+        let what = match content {
+            Content::Ext2 => "has errors, or was not unmounted",
+            _ => "has errors",
         };
-        return Err(Error::unsupported(format!("the {content} on {} has errors", volume_name(volume)))
-            .hint(format!("repair it first with {fsck}, on a copy")));
+        return Err(Error::unsupported(format!("the {content} on {} {what}", volume_name(volume)))
+            .hint(advice(content)));
     }
     if superblock.total_bytes.is_some_and(|bytes| bytes > volume.length) {
         let what = format!("the {content} on {} is longer than what it lies on", volume_name(volume));

@@ -45,11 +45,13 @@ impl OsRelease {
     }
 }
 
-/// Takes off a shell's quotes; within double quotes a backslash stands before `"`, `$`, `` ` `` and itself.
+/// Takes off a shell's quotes, and control characters; within double quotes a backslash stands before `"`, `$`, `` ` `` and itself.
 fn unquote(value: &str) -> String {
     let value = value.trim();
+    let shown =
+        |letters: &mut dyn Iterator<Item = char>| letters.filter(|letter| !letter.is_control()).collect();
     if let Some(plain) = value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-        return plain.to_owned();
+        return shown(&mut plain.chars());
     }
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
     let mut letters = inner.chars();
@@ -57,7 +59,7 @@ fn unquote(value: &str) -> String {
     while let Some(letter) = letters.next() {
         plain.extend(if letter == '\\' { letters.next() } else { Some(letter) });
     }
-    plain.chars().filter(|letter| !letter.is_control()).collect()
+    shown(&mut plain.chars())
 }
 
 #[cfg(test)]
@@ -73,5 +75,13 @@ mod tests {
         assert!(os.is_like("rhel") && os.is_like("rocky") && !os.is_like("debian"));
         assert_eq!(os.pretty_name, "Rocky \"9\"");
         assert_eq!(OsRelease::parse("").id, "linux");
+    }
+
+    #[test]
+    fn control_characters_go_whatever_the_quotes() {
+        for quote in ["", "'", "\""] {
+            let os = OsRelease::parse(&format!("PRETTY_NAME={quote}a\u{1b}[31mb\u{7}{quote}\n"));
+            assert_eq!(os.pretty_name, "a[31mb", "{quote}");
+        }
     }
 }

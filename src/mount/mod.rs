@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod damage;
 mod health;
 pub mod options;
 pub mod place;
@@ -16,7 +17,7 @@ use sys_mount::Mount;
 use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
 use crate::disk::{Content, Volume};
-use crate::error::{Context, Error, ErrorKind, Result, all, both};
+use crate::error::{Context, Error, Result, all, both};
 use crate::sys::ioctl::LoopWindow;
 use crate::sys::trouble;
 use options::{Access, options};
@@ -63,6 +64,18 @@ impl Devices {
         Ok(path)
     }
 
+    /// Writes out what was written to the devices, so that the disk's own bytes show it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&self) -> Result<()> {
+        let flush = |(_, device): &(u64, Loop)| {
+            let flushed = File::open(device.path()).and_then(|file| file.sync_all());
+            flushed.context(|| format!("cannot flush {}", device.path().display()))
+        };
+        self.loops.iter().try_for_each(flush)
+    }
+
     /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.
     ///
     /// # Errors
@@ -89,7 +102,8 @@ impl Mounted {
     /// Mounts a device.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that is not on the allow-list or that the host's kernel lacks.
+    /// Unsupported for a type that is not on the allow-list and for a filesystem with errors; that the host's kernel
+    /// lacks the type.
     pub fn mount(
         device: &Path,
         target: &Path,
@@ -100,13 +114,7 @@ impl Mounted {
         let options = options(content, access, subvolume)
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
-        let mount = builder.mount(device, target).map_err(|error| {
-            let kernel_lacks = error.raw_os_error() == Some(nix::libc::ENODEV);
-            let kind = if kernel_lacks { ErrorKind::HostLacks } else { ErrorKind::Failed };
-            let wrapped =
-                Error::new(kind, format!("cannot mount the guest's {content} filesystem")).caused_by(error);
-            if kernel_lacks { wrapped.hint(format!("this host's kernel has no {content}")) } else { wrapped }
-        })?;
+        let mount = builder.mount(device, target).map_err(|error| damage::mount_error(content, error))?;
         Ok(Self { mount: Some(mount), content, access, target: target.to_path_buf() })
     }
 

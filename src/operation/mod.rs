@@ -16,6 +16,7 @@ pub mod value;
 pub use builtin::BUILTIN;
 pub use catalogue::{Catalogue, SYSTEM_DIR};
 pub use docs::reference;
+pub(crate) use form::unchecked;
 pub use load::{json_schema, parse};
 pub use schema::Operation;
 pub use select::{Given, Idle, Request, Selection, select};

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
+use crate::repair::Repair;
 use crate::report::{OperationReport, Outcome, Tally};
 use crate::sys::confine::Confinement;
 
@@ -73,6 +74,9 @@ pub struct Seal {
     pub input: serde_json::Value,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
+    /// Filesystems that were repaired before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
     /// Every selected operation and what came of it.
     pub operations: Vec<SealedOperation>,
     /// What was done so that deleted data cannot be read back, and how that was proven.
@@ -198,9 +202,17 @@ pub fn load(image: &Path) -> Result<SealRecord> {
                 .hint("was the image sealed by guestseal, and not moved without its record?")
         },
     )?;
-    let record: SealRecord = serde_json::from_slice(&text).context_kind(ErrorKind::Failed, failed)?;
+    parse(&text).map_err(|error| error.within(failed()))
+}
+
+/// Reads a record from its text.
+///
+/// # Errors
+/// When it is no record of guestseal.
+pub fn parse(text: &[u8]) -> Result<SealRecord> {
+    let record: SealRecord = serde_json::from_slice(text).context(|| "it cannot be understood")?;
     if record.statement_type != STATEMENT_TYPE || record.predicate_type != PREDICATE_TYPE {
-        return Err(Error::failed(format!("{} is no record of guestseal", path.display())));
+        return Err(Error::failed("it is no record of guestseal"));
     }
     Ok(record)
 }

@@ -9,7 +9,7 @@ pub mod ioctl;
 pub mod namespace;
 pub mod nbd_device;
 pub mod nbd_netlink;
-mod netlink;
+pub mod netlink;
 mod partitions;
 pub mod tool;
 pub mod trouble;

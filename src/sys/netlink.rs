@@ -77,7 +77,7 @@ pub(super) fn find_attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 /// Kind and value of each attribute, up to the first that does not fit.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(get_u16(bytes, 0)?);
         let kind = get_u16(bytes, 2)? & !ATTRIBUTE_FLAGS;
@@ -89,14 +89,15 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 
 /// What one datagram from the kernel says about the request with this sequence number.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+pub struct Answer {
     /// Attributes of the reply, when there is one.
-    attributes: Option<Vec<u8>>,
+    pub attributes: Option<Vec<u8>>,
     /// The kernel's verdict, which is the last thing it says.
-    verdict: Option<Result<(), Errno>>,
+    pub verdict: Option<Result<(), Errno>>,
 }
 
-fn parse_datagram(mut bytes: &[u8], sequence: u32) -> Answer {
+/// Reads the messages of one datagram and takes those that answer the request `sequence`.
+pub fn parse_datagram(mut bytes: &[u8], sequence: u32) -> Answer {
     let mut answer = Answer { attributes: None, verdict: None };
     while let Some(length) = get_u32(bytes, 0).and_then(|length| usize::try_from(length).ok()) {
         let Some(payload) = bytes.get(MESSAGE_HEADER..length) else { break };

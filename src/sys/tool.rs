@@ -47,6 +47,8 @@ fn package_of(program: &str) -> &'static str {
             "qemu-utils (Debian 13), qemu-system-common (Debian 12, Ubuntu), qemu-kvm-tools (RHEL) or qemu-tools (Fedora, SUSE)"
         }
         "modprobe" => "kmod",
+        "e2fsck" => "e2fsprogs",
+        "xfs_repair" => "xfsprogs",
         _ => "the package that has it",
     }
 }

@@ -18,6 +18,8 @@ pub use wire::{WireError, WirePassword};
 use crate::apply::{Host, Mode, apply};
 use crate::error::{Error, Result};
 use crate::guest::GuestRoot;
+use crate::mount::damage::explain;
+use crate::operation::unchecked;
 use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::sys::confine::{Reach, confine};
@@ -50,7 +52,7 @@ pub fn serve(mut input: impl Read, output: impl Write) -> Result<()> {
 }
 
 fn hear(input: &mut dyn Read) -> Result<Box<Start<'static>>> {
-    match read_message(input) {
+    match unchecked(|| read_message(input)) {
         Ok(ToWorker::Start(start)) if start.version == VERSION => Ok(start),
         Ok(_) => Err(Error::failed(format!("the parent does not speak version {VERSION} of the protocol"))),
         Err(broken) => Err(Error::failed("the parent is not understood").caused_by(broken)),
@@ -65,8 +67,10 @@ fn work(start: Start<'_>, input: &mut dyn Read, wire: &mut Wire<impl Write>) -> 
     wire.say(&FromWorker::Ready { version: VERSION, confinement });
     wire.flush()?;
     let operations: Vec<Planned> = start.operations.into_iter().map(Into::into).collect();
-    apply(&operations, (&root, &start.guest), start.mode, &mut Worker { wire, input, mode: start.mode })
-        .map(drop)
+    let done =
+        apply(&operations, (&root, &start.guest), start.mode, &mut Worker { wire, input, mode: start.mode });
+    // Here, where the kernel's own error is known: the parent gets its words.
+    done.map(drop).map_err(explain)
 }
 
 /// The way out. The first failure is kept, and nothing is said after it.

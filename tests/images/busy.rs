@@ -212,13 +212,14 @@ fn no_guest_starts_on_an_image_that_is_worked_on() {
     }
 }
 
-/// Needs the points at which a run can be held: cargo test --features fault-points.
+/// Also while the result is written, hashed and recorded. Needs the points at which a run can be held: cargo test
+/// --features fault-points.
 #[test]
-fn no_guest_starts_at_any_stage_before_the_commit() {
-    if !ready_with_guests() || !cfg!(feature = "fault-points") {
+fn no_guest_starts_at_any_stage() {
+    if !ready_with_guests() || !require(cfg!(feature = "fault-points"), "needs the feature fault-points") {
         return;
     }
-    let points = [
+    let working = [
         "locked",
         "files-made",
         "attached",
@@ -228,29 +229,46 @@ fn no_guest_starts_at_any_stage_before_the_commit() {
         "unmounted",
         "detached",
     ];
-    for point in points {
-        let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
+    let committing = [
+        "overlay-named",
+        "journal-named",
+        "image-written",
+        "image-flushed",
+        "journal-marked",
+        "record-written",
+        "record-named",
+    ];
+    let original = Stage::convert(&guest("arch").image, "qcow2", &[]);
+    for point in working.iter().chain(&committing) {
+        let stage = Stage::copy(&original.image);
         let run = Stopped::at(&stage, point, "seal");
         let started = Holder::guest(&stage, "qcow2", "", "").is_ok();
-        let second = stage.guestseal("seal");
+        let (second, looked) = (stage.guestseal("seal"), stage.guestseal("inspect --json"));
         let ended = run.go_on();
         assert!(!started && ended.0 == 0, "{point}: {ended:?}");
-        second.expect(3);
+        second.expect(3).says(&["another guestseal"]);
+        assert!(looked.stderr.contains("may be moving"), "{point}: {looked:#?}");
     }
 }
 
 /// An image into which another run writes its result is busy and not interrupted.
 #[test]
 fn looking_while_another_run_commits() {
-    if !ready() || !cfg!(feature = "fault-points") {
+    if !ready() {
         return;
     }
     let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
-    let run = Stopped::at(&stage, "overlay-named", "seal");
-    let looked = stage.guestseal("inspect --json");
-    let ended = run.go_on();
-    assert_eq!(ended.0, 0, "{ended:?}");
+    let overlay = stage.path(".guest.qcow2.guestseal-overlay");
+    let looked = while_one_works(&stage, "seal", || {
+        // As it stands there while the other one commits.
+        fs::write(&overlay, "").unwrap();
+        let looked = stage.guestseal("inspect --json");
+        fs::remove_file(&overlay).unwrap();
+        looked
+    });
     assert_eq!(looked.expect(0).result()["moving"], true);
+    fs::write(&overlay, "").unwrap();
+    stage.guestseal("inspect").expect(4);
 }
 
 /// The new file of --output would replace an image that a guest runs on.

@@ -19,7 +19,7 @@ const QUIT: &[u8] = b"{\"execute\":\"quit\"}\n";
 pub(crate) struct Holder {
     child: Child,
     last_words: &'static [u8],
-    /// The one client of qemu-nbd, which ends with it.
+    /// The one client of qemu-nbd.
     client: Option<UnixStream>,
 }
 
@@ -102,7 +102,10 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        drop(self.client.take());
+        if self.client.take().is_some() {
+            // A client that has not negotiated does not end qemu-nbd; `timeout` passes the signal on.
+            let _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM);
+        }
         if let Some(mut input) = self.child.stdin.take() {
             let _ = input.write_all(self.last_words);
         }

@@ -11,7 +11,7 @@ use crate::mounts::in_private_mounts;
 use crate::stage::{Stage, copy};
 
 /// Runs guestseal where this program of the host is hidden.
-fn without(program: &str, words: &str, stage: &Stage) -> crate::common::Ran {
+pub(crate) fn without(program: &str, words: &str, stage: &Stage) -> crate::common::Ran {
     in_private_mounts(|| {
         for folder in ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"] {
             let path = Path::new(folder).join(program);

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails or says so")]
 
 mod bad_disk;
+mod close;
 #[allow(dead_code, reason = "shared with tests/images")]
 #[path = "../images/common.rs"]
 mod common;

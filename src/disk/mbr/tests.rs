@@ -166,3 +166,20 @@ fn what_is_no_table() {
     disk.put(446 + 32, b"k"); // boot code instead of a flag
     assert!(!parse(&mut disk).unwrap().is_table());
 }
+
+#[test]
+fn more_partitions_than_the_kernel_shows_are_refused() {
+    // Of each record four entries are used, so that a chain of 80 records has more than 256 partitions.
+    let disk = |records: u32| {
+        let mut disk = with(&[(0, (0x05, 1000, 100_000))]);
+        for record in 0..records {
+            let at = u64::from(1000 + record * 100) * 512;
+            let data = |place: u32| (0x83, 10 + 20 * place, 10);
+            let link = (0x05, (record + 1) * 100, 100);
+            put_mbr(&mut disk, at, &[(0, data(0)), (1, link), (2, data(1)), (3, data(2))]);
+        }
+        disk
+    };
+    assert_eq!(table(&mut disk(80)).unwrap().partitions.len(), 241);
+    assert_eq!(refused(&mut disk(90)), "the MBR has more than 256 partitions");
+}

@@ -50,6 +50,11 @@ impl<'w, 'd, R: Read + Seek> Log<'w, 'd, R> {
         self.window.block(self.start + u64::from(number % self.blocks) * u64::from(BLOCK), BLOCK)
     }
 
+    /// The block that is so many before this one. Two numbers of a log of a terabyte add up to more than 32 bits.
+    fn back(&self, from: u32, by: u32) -> u32 {
+        from.checked_sub(by).unwrap_or_else(|| from + (self.blocks - by))
+    }
+
     fn cycle(&mut self, number: u32) -> io::Result<Option<u32>> {
         let block = self.block(number)?;
         Ok(block.map(|block| if is_record(&block) { block.be32(4) } else { block.be32(0) }))
@@ -64,7 +69,7 @@ impl<'w, 'd, R: Read + Seek> Log<'w, 'd, R> {
             return Ok(Some(true)); // never written to
         }
         for back in 1..=SEARCH_BACK.min(self.blocks) {
-            let number = (head + (self.blocks - back)) % self.blocks;
+            let number = self.back(head, back);
             match self.block(number)? {
                 None => return Ok(None),
                 Some(record) if is_record(&record) => return self.ends_with_unmount(number, &record, head),
@@ -115,4 +120,26 @@ impl<'w, 'd, R: Read + Seek> Log<'w, 'd, R> {
 
 fn is_record(block: &Block) -> bool {
     block.be32(0) == RECORD_MAGIC
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::testing::Disk;
+
+    #[test]
+    fn the_head_of_a_log_of_two_terabytes_is_looked_behind() {
+        let blocks = u32::MAX;
+        let mut disk = Disk::new(u64::from(blocks) * 512);
+        let last = u64::from(blocks - 1) * 512;
+        disk.put(last, &[0, 0, 0, 7]);
+        let mut window = Window::new(&mut disk, 0, u64::from(blocks) * 512).unwrap();
+        let mut log = Log { window: &mut window, start: 0, blocks };
+        assert_eq!(log.head().unwrap(), Some(blocks - 1));
+        assert_eq!(log.is_unmounted().unwrap(), Some(false));
+        assert_eq!(
+            [log.back(9, 9), log.back(9, 10), log.back(blocks - 1, blocks)],
+            [0, blocks - 1, blocks - 1]
+        );
+    }
 }

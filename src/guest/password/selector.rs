@@ -57,6 +57,10 @@ impl Selector {
             ("random", None) => Self::Random,
             ("disabled" | "disable", None) => Self::Disabled,
             ("locked" | "lock", None) => Self::Locked(None),
+            // Each word more would be one more call of this function, to the end of the stack.
+            ("locked" | "lock", Some(inner)) if is_lock(inner) => {
+                return Err(Error::usage("what follows `locked:` is `locked` again"));
+            }
             ("locked" | "lock", Some(inner)) => Self::Locked(Some(Box::new(Self::parse(inner)?))),
             ("password" | "file", None) => {
                 return Err(Error::usage(format!("`{word}` needs a colon and a value"))
@@ -128,6 +132,10 @@ impl PasswordRequest {
     }
 }
 
+fn is_lock(text: &str) -> bool {
+    matches!(text.split(':').next(), Some("locked" | "lock"))
+}
+
 /// Refuses a list that asks for two passwords of one user.
 ///
 /// # Errors
@@ -182,6 +190,8 @@ mod tests {
             "disabled:",
             "locked:",
             "locked:x",
+            "locked:lock",
+            &"locked:".repeat(20_000),
             "Random",
             "pw",
         ] {
