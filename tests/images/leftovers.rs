@@ -63,7 +63,7 @@ pub(crate) fn loops() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-fn loops_on(folder: &Path) -> Vec<String> {
+pub(crate) fn loops_on(folder: &Path) -> Vec<String> {
     let on = loops().into_iter().filter(|(_, backing)| Path::new(backing).starts_with(folder));
     on.map(|(block, backing)| format!("{} over {backing}", block.display())).collect()
 }
