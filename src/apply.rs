@@ -3,14 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::action::{Findings, View, look, meets};
+use crate::action::{Findings, Note, View, look, meets};
 use crate::error::{Error, Result};
 use crate::fault::{self, Point};
 use crate::guest::GuestRoot;
-use crate::guest::change::Verb;
+use crate::guest::change::{Change, Verb};
 use crate::inspect::guest::Guest;
 use crate::plan::Planned;
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Tally};
@@ -49,6 +50,14 @@ pub fn apply(
 
 fn in_operation(planned: &Planned, error: Error) -> Error {
     error.within(format!("the operation {} failed", planned.operation.name))
+}
+
+/// A file that is written gets a new body; under its other names the old one stays, with whatever was in it.
+fn other_names(change: &Change, view: View<'_>) -> Result<Option<Note>> {
+    let Change::Replace { path, .. } = change else { return Ok(None) };
+    let names = view.root.lookup(path)?.map_or(0, |entry| entry.names);
+    let message = || format!("the file has {names} names: the others keep its old content");
+    Ok((names > 1).then(|| Note { path: Some(path.clone()), message: message() }))
 }
 
 struct Run<'a> {
@@ -91,6 +100,7 @@ impl Run<'_> {
             changes.retain(|change| !self.is_gone(change.path()));
         }
         for change in &changes {
+            report.notes.extend(other_names(change, view)?);
             if self.mode == Mode::Change {
                 change.make(view.root)?;
                 self.observer.event(Event::Change { operation: &report.name, change });
@@ -113,7 +123,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether the path or a folder above it is gone. Of what sorts before a path, the last is that folder or below it.
     fn is_gone(&self, path: &Path) -> bool {
-        !self.gone.is_empty() && path.ancestors().any(|path| self.gone.contains(path))
+        let mut up_to = path.to_path_buf();
+        while let Some(last) = self.gone.range::<Path, _>((Unbounded, Included(&*up_to))).next_back() {
+            if path.starts_with(last) {
+                return true;
+            }
+            let both = up_to.components().zip(last.components());
+            up_to = both.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
+        }
+        false
     }
 }

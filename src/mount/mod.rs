@@ -9,6 +9,7 @@ pub mod tree;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use sys_mount::Mount;
 
@@ -19,6 +20,7 @@ use crate::error::{Context, Error, ErrorKind, Result, all};
 use crate::sys::ioctl::LoopWindow;
 use crate::sys::trouble;
 use options::{Access, options};
+use place::Place;
 
 /// The volumes of an attached disk as block devices, each made when it is first needed.
 #[derive(Debug)]
@@ -87,19 +89,18 @@ impl Mounted {
     pub fn mount(
         device: &Path,
         target: &Path,
-        content: Content,
+        place: &Place,
         access: Access,
-        subvolume: Option<&str>,
     ) -> Result<Self> {
-        let options = options(content, access, subvolume)
+        let content = place.content;
+        let options = options(content, access, Some(place))
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
         let mount = builder.mount(device, target).map_err(|error| {
-            let kernel_lacks = error.raw_os_error() == Some(nix::libc::ENODEV);
-            let kind = if kernel_lacks { ErrorKind::HostLacks } else { ErrorKind::Failed };
-            let wrapped =
-                Error::new(kind, format!("cannot mount the guest's {content} filesystem")).caused_by(error);
-            if kernel_lacks { wrapped.hint(format!("this host's kernel has no {content}")) } else { wrapped }
+            let (kind, hint) = refusal(error.raw_os_error().map(Errno::from_raw), content);
+            let wrapped = Error::new(kind, format!("cannot mount the guest's {content} filesystem"));
+            let wrapped = wrapped.caused_by(error);
+            if hint.is_empty() { wrapped } else { wrapped.hint(hint) }
         })?;
         Ok(Self { mount: Some(mount), target: target.to_path_buf() })
     }
@@ -125,6 +126,22 @@ impl Mounted {
         // Not by sys-mount: its NOFOLLOW is open(2)'s flag, which umount2(2) refuses.
         umount2(&self.target, MntFlags::UMOUNT_NOFOLLOW)
             .context(|| format!("cannot unmount {}", self.target.display()))
+    }
+}
+
+/// What it means that the kernel does not mount, and what to do about it.
+fn refusal(errno: Option<Errno>, content: Content) -> (ErrorKind, String) {
+    match errno {
+        Some(Errno::ENODEV) => (ErrorKind::HostLacks, format!("this host's kernel has no {content}")),
+        Some(Errno::ENOENT) => {
+            (ErrorKind::Unsupported, "the subvolume that the guest's fstab names is not there".into())
+        }
+        // How filesystems say that they are damaged, or newer than this kernel.
+        Some(Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EOPNOTSUPP | Errno::EROFS) => (
+            ErrorKind::Unsupported,
+            "the kernel's log (dmesg) says why: it is damaged, or has features that this kernel does not know".into(),
+        ),
+        _ => (ErrorKind::Failed, String::new()),
     }
 }
 

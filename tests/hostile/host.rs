@@ -61,7 +61,7 @@ pub(crate) struct Canary {
 
 impl Canary {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("guestseal-canary-").tempdir_in("/var/tmp").unwrap();
+        let folder = tempfile::Builder::new().prefix("guestseal-canary-").tempdir_in("/var/lib").unwrap();
         let name = folder.path().file_name().unwrap().to_str().unwrap();
         let marker = format!("HOST-{}-CONTENT", name.to_uppercase());
         for file in FILES {

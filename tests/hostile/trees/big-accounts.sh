@@ -10,4 +10,4 @@ with open('etc/passwd', 'a') as passwd, open('etc/shadow', 'a') as shadow, open(
         group.write(f'user{number}:x:{number + 2000}:alice,bob\n')
 END
 }
-check() { [ "$(wc -l <etc/passwd)" -lt 20 ] || fail 'accounts are left'; }
+check() { ! grep -qE "^user([0-9]{1,4}|[0-4][0-9]{4}):" etc/passwd && grep -q ^root: etc/passwd || fail 'accounts are left'; }

@@ -1,6 +1,7 @@
 # Attacks: an fstab that names devices of the host and files of the host as volumes
 # Says: is not sealed
 attack() {
+    mkdir -p mnt/{a..i}
     cat >>etc/fstab <<END
 /dev/sda1 /mnt/a ext4 defaults 0 0
 /dev/vda /mnt/b ext4 defaults 0 0

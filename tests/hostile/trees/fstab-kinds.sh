@@ -5,6 +5,7 @@ attack() {
     cat >>etc/fstab <<END
 /etc /a none bind 0 0
 $HOST /b none rbind,rw 0 0
+/home /srv/home none bind 0 0
 overlay /c overlay lowerdir=$HOST,upperdir=$HOST/tmp,workdir=$HOST/root 0 0
 server:/x /mnt/nfs nfs4 defaults 0 0
 //server/x /mnt/cifs cifs credentials=$HOST/secret 0 0
@@ -19,5 +20,5 @@ only-one-word
 LABEL=vol2 relative ext4 defaults 0 0
 LABEL=vol2 none ext4 defaults 0 0
 END
-    mkdir -p mnt/x
+    mkdir -p mnt/x mnt/y none
 }

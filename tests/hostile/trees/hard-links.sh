@@ -1,12 +1,11 @@
 # Attacks: hard links from what operations remove, empty and edit to files that are none of their business
-# Says: has 2 names
 attack() {
     local name
     mkdir -p tmp var/log srv/keep
     for name in removed truncated edited id password; do echo "precious $name" >"srv/keep/$name"; done
     ln srv/keep/removed tmp/removed
     ln srv/keep/removed var/log/removed.log.1
-    ln srv/keep/truncated var/log/syslog
+    ln -f srv/keep/truncated var/log/syslog
     ln -f srv/keep/edited etc/hostname
     echo 0123456789abcdef0123456789abcdef >srv/keep/id
     ln -f srv/keep/id etc/machine-id

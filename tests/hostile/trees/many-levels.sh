@@ -8,8 +8,8 @@ for start in ['tmp', 'var/log', 'etc', 'home/alice', 'srv']:
     top = os.getcwd()
     os.chdir(start)
     for level in range(10000):
-        os.mkdir('level')
-        os.chdir('level')
+        os.mkdir('l')
+        os.chdir('l')
     open('x.log', 'w').write('secret')
     os.chdir(top)
 END

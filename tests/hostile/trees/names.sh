@@ -1,5 +1,5 @@
 # Attacks: names like options, with line breaks, escape sequences, globs, shell words, without UTF-8, of 255 bytes
-# Each: text json
+# Options: --json
 attack() {
     python3 - <<'END'
 import os
@@ -18,7 +18,7 @@ for folder in [b'tmp', b'var/tmp', b'var/log', b'var/log/journal', b'home', b'ro
             if len(name) < 200:
                 open(path + end, 'w').write('secret')
 END
-    local name
+    local name uid=0
     for name in $'-rf' $'\e[2J' $'a b' $'\xff' '--help' '..' '.'; do printf '%s:x:%d:1002::/home/%s:/bin/sh\n' "$name" $((++uid + 1100)) "$name" >>etc/passwd; done
     printf 'HostKey /etc/ssh/%s\n' $'\e[2J' $'\xff' -rf >>etc/ssh/sshd_config
 }
