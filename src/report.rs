@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::action::Note;
 use crate::guest::change::{Change, Verb};
@@ -101,6 +101,34 @@ impl Tally {
     }
 }
 
+/// A path as text: bytes of a name that are no UTF-8 become replacement characters. JSON has no other way, and a name in
+/// a guest must not be what a report fails of.
+///
+/// # Errors
+/// When the serializer fails.
+pub fn path_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// The same for several.
+///
+/// # Errors
+/// When the serializer fails.
+pub fn path_texts<'a, S: Serializer>(
+    paths: impl IntoIterator<Item = &'a PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.into_iter().map(|path| path.to_string_lossy()))
+}
+
+/// The same for one that may not be there.
+///
+/// # Errors
+/// When the serializer fails.
+pub fn maybe_path_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
+}
+
 /// One file that an operation is about.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,6 +136,7 @@ pub struct FileReport {
     /// What happens to it.
     pub action: Verb,
     /// Where it is in the guest.
+    #[serde(serialize_with = "path_text")]
     pub path: PathBuf,
     /// How many bytes go.
     pub bytes: u64,

@@ -22,7 +22,7 @@ use crate::record::{
     Erasure, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
     digest,
 };
-use crate::report::{Event, Observer, OperationReport};
+use crate::report::{Event, Observer, OperationReport, path_text};
 use crate::session::{Inspection, Session, choose_way};
 use crate::sys::trouble;
 
@@ -36,8 +36,10 @@ pub struct SealReport {
     /// The image that went in.
     pub input: ImageFacts,
     /// The sealed image.
+    #[serde(serialize_with = "path_text")]
     pub image: PathBuf,
     /// Its record.
+    #[serde(serialize_with = "path_text")]
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,

@@ -17,7 +17,7 @@ use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, digest};
-use crate::report::{Event, Observer, OperationReport, Outcome};
+use crate::report::{Event, Observer, OperationReport, Outcome, path_text};
 use crate::session::{Inspection, Session, choose_way};
 
 /// What was seen in an image.
@@ -64,6 +64,7 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 #[serde(rename_all = "kebab-case")]
 pub struct Verdict {
     /// The image.
+    #[serde(serialize_with = "path_text")]
     pub image: PathBuf,
     /// Whether nothing was found.
     pub sealed: bool,

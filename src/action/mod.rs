@@ -25,6 +25,7 @@ use crate::guest::password::PasswordChange;
 use crate::guest::{Entry, GuestRoot};
 use crate::inspect::guest::Guest;
 use crate::operation::schema::{Action, Lines, When};
+use crate::report::maybe_path_text;
 
 /// What an action may look at.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +107,7 @@ impl From<Vec<Change>> for Findings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// The file it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_path_text")]
     pub path: Option<PathBuf>,
     /// What it is.
     pub message: String,

@@ -157,8 +157,11 @@ impl Chain {
             if !visited.insert(record) {
                 return Err(lie(format!("the extended boot records lead in a circle to sector {record}")));
             }
-            if record >= end || visited.len() > MAX_PARTITIONS {
+            if record >= end {
                 return Err(lie(format!("the extended boot records lead out of bounds, to sector {record}")));
+            }
+            if visited.len() > MAX_PARTITIONS {
+                return Err(lie(format!("there are more than {MAX_PARTITIONS} logical partitions")));
             }
             let sector = read_block(disk, record * builder.sector_size, 512)
                 .context(|| "cannot read the partition table")?;

@@ -3,14 +3,11 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use super::qcow2_tables::L1_LIMIT;
 use crate::error::{Context, Error, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
 const CLUSTER: u64 = 65536;
-/// The most bytes an L1 table may have by qemu's own bound (QCOW_MAX_L1_SIZE).
-const L1_LIMIT: u64 = 32 << 20;
-/// The bits of a table entry that hold an offset.
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 
@@ -37,11 +34,11 @@ pub struct Header {
     pub bitmaps: bool,
 }
 
-fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-fn be64(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
@@ -66,7 +63,8 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
     }
     let incompatible = if version == 3 { be64(&bytes, 72) } else { 0 };
     if incompatible >> 5 != 0 {
-        return Err(Error::unsupported("the image uses features of qcow2 that guestseal does not know"));
+        return Err(Error::unsupported("the image uses features of qcow2 that guestseal does not know")
+            .hint("convert it first: qemu-img convert -O qcow2 OLD NEW.qcow2"));
     }
     let header_length = if version == 3 { u64::from(be32(&bytes, 100)) } else { 72 };
     let mut header = Header {
@@ -92,47 +90,6 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
     header.bitmaps = has_extension(image, header_length, header.cluster_bytes, EXTENSION_BITMAPS)
         .map_err(|error| lies("the file ends within it").caused_by(error))?;
     Ok(header)
-}
-
-/// Checks that every table and cluster that the image names begins within its file: a download that broke off lacks
-/// its end, which would read as an I/O error or as zeros. Reads 8 bytes for each cluster of the disk that is in use.
-///
-/// # Errors
-/// When it cannot be read, or something is missing.
-pub fn check_whole<R: Read + Seek>(image: &mut R) -> Result<()> {
-    let cut = || Error::failed("the image is cut off").hint("copy it again; qemu-img check tells more");
-    let missing = |error: std::io::Error| cut().caused_by(error);
-    let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
-    let head = read_at(image, 0, 72).map_err(missing)?;
-    let (cluster_bits, l1_entries, l1_at) = (be32(&head, 20), be32(&head, 36), be64(&head, 40));
-    let version3 = be32(&head, 4) == 3;
-    let extended = version3 && be64(&read_at(image, 72, 8).map_err(missing)?, 0) & 16 != 0;
-    if u64::from(l1_entries) * 8 > L1_LIMIT
-        || l1_at.checked_add(u64::from(l1_entries) * 8).is_none_or(|last| last > end)
-    {
-        return Err(cut());
-    }
-    let l1 = read_at(image, l1_at, l1_entries * 8).map_err(missing)?;
-    for at in l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0) {
-        let l2 = read_at(image, at, 1 << cluster_bits).map_err(missing)?;
-        // Entries of extended tables are 16 bytes with bits that say which parts of a cluster there are.
-        let lost = |entry: &[u8]| data_at(be64(entry, 0), cluster_bits).is_some_and(|at| at >= end);
-        if !extended && l2.chunks_exact(8).any(lost) {
-            return Err(cut());
-        }
-    }
-    Ok(())
-}
-
-/// Where the data of a cluster begins by its L2 entry; None when it has none in the file.
-fn data_at(entry: u64, cluster_bits: u32) -> Option<u64> {
-    let compressed = entry & (1 << 62) != 0;
-    let reads_as_zeros = entry & 1 != 0;
-    match (compressed, reads_as_zeros, entry & OFFSET) {
-        (true, ..) => Some(entry & ((1 << (62 - (cluster_bits - 8))) - 1)),
-        (false, true, _) | (false, _, 0) => None,
-        (false, false, at) => Some(at),
-    }
 }
 
 fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u32) -> std::io::Result<Vec<u8>> {
@@ -239,6 +196,11 @@ mod tests {
     }
 
     #[test]
+    fn an_overlay_is_whole() {
+        crate::image::qcow2_tables::check(&mut Cursor::new(overlay())).unwrap();
+    }
+
+    #[test]
     fn too_large_a_disk_is_refused() {
         assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw").is_err());
     }
@@ -255,7 +217,7 @@ mod tests {
             let mut image = overlay();
             image[at] = value;
             if read_header(&mut Cursor::new(&image)).is_ok() {
-                let _ = check_whole(&mut Cursor::new(image));
+                let _ = crate::image::qcow2_tables::check(&mut Cursor::new(image));
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::guest::accounts::{LoginDefs, Passwd, homes};
 use crate::guest::{FileKind, GuestRoot};
 use crate::operation::schema::{Init, PackageManager};
+use crate::report::path_texts;
 
 /// What was found out about a guest.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +32,7 @@ pub struct Guest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Home folders by its passwd, and those below /home.
+    #[serde(serialize_with = "path_texts")]
     pub homes: Vec<PathBuf>,
 }
 

@@ -25,6 +25,7 @@ mod mounts;
 mod stage;
 
 mod bases;
+mod headers;
 mod host;
 mod measured;
 mod trees;

@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::bases::base;
@@ -14,8 +16,17 @@ use crate::measured::{Measured, guestseal};
 use crate::mounts::{check_filesystems, in_private_mounts};
 use crate::stage::Stage;
 
+/// What a terminal would act on.
+const HARMFUL: [char; 4] = ['\u{1b}', '\u{9b}', '\u{7}', '\u{202e}'];
+
+/// How many attacks run side by side.
+const WORKERS: usize = 3;
+
+/// btrfs knows a filesystem by its UUID: two copies of one guest cannot be mounted at a time.
+static BTRFS: Mutex<()> = Mutex::new(());
+
 /// One attack: a script, and what its head says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Attack {
     script: PathBuf,
     name: String,
@@ -89,6 +100,7 @@ impl Attack {
 
     /// Puts the attack into a guest and seals that; what came of it must be what the head of the script says.
     fn run(&self, word: &str) -> Measured {
+        let _one = (self.guest == "btrfs").then(|| BTRFS.lock().unwrap_or_else(PoisonError::into_inner));
         let stage = Stage::new("guest.raw");
         let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
         let what = format!("{} {word}", self.name);
@@ -109,6 +121,10 @@ impl Attack {
             .collect();
         words.push(format!("file:{}", password.display()).into());
         words.extend(self.options.iter().map(OsString::from));
+        if self.name.starts_with("names") {
+            let text = guestseal(&["inspect".into()], &stage.image, self.seconds, scratch.path());
+            assert!(!text.ran.stdout.contains(HARMFUL) && !text.ran.stderr.contains(HARMFUL), "{what}: {text:?}");
+        }
         let sealed = guestseal(&words, &stage.image, self.seconds, scratch.path());
         canary.is_untouched(&what);
         assert_eq!(sealed.ran.code, self.exit, "{what}: {sealed:#?}");
@@ -118,7 +134,8 @@ impl Attack {
             sealed.mib <= self.memory && look.mib <= self.memory,
             "{what}: {} and {} MiB of memory", look.mib, sealed.mib
         );
-        assert!(!sealed.ran.stdout.contains('\u{1b}') && !sealed.ran.stderr.contains('\u{1b}'), "{what}: {sealed:?}");
+        assert!(!sealed.ran.stdout.contains(HARMFUL) && !sealed.ran.stderr.contains(HARMFUL), "{what}: {sealed:?}");
+        assert!(!sealed.ran.stderr.contains("\nerror: forged"), "{what}: {sealed:?}");
         let leaks = [&look.ran, &sealed.ran].iter().any(|ran| {
             ran.stdout.contains(&canary.marker) || ran.stderr.contains(&canary.marker)
         });
@@ -168,21 +185,29 @@ fn all(many: bool) {
     if !ready() || !tools.iter().all(|tool| require(crate::common::on_path(tool), &format!("needs {tool}"))) {
         return;
     }
-    let mut failed = Vec::new();
     let wanted = wanted();
-    let is_wanted = |attack: &&Attack| wanted.as_ref().is_none_or(|name| *name == attack.name);
-    for attack in attacks().iter().filter(|attack| attack.name.starts_with("many-") == many).filter(is_wanted) {
-        for word in &attack.each {
-            let outcome = std::panic::catch_unwind(|| attack.run(word));
-            match outcome {
+    let cases: Vec<(Attack, String)> = attacks()
+        .into_iter()
+        .filter(|attack| attack.name.starts_with("many-") == many)
+        .filter(|attack| wanted.as_ref().is_none_or(|name| *name == attack.name))
+        .flat_map(|attack| attack.each.clone().into_iter().map(move |word| (attack.clone(), word)))
+        .collect();
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        while let Some((attack, word)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let name = format!("{} {word}", attack.name);
+            match std::panic::catch_unwind(|| attack.run(word)) {
                 Ok(run) => println!(
-                    "{:<32} exit {} after {:.2} s with {} MiB",
-                    format!("{} {word}", attack.name), run.ran.code, run.took.as_secs_f32(), run.mib
+                    "{name:<44} exit {} after {:.2} s with {} MiB",
+                    run.ran.code, run.took.as_secs_f32(), run.mib
                 ),
-                Err(_) => failed.push(format!("{} {word}", attack.name)),
+                Err(_) => failed.lock().unwrap().push(name),
             }
         }
-    }
+    };
+    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(worker))));
+    let failed = failed.into_inner().unwrap();
+    println!("{} attacks on guests", cases.len());
     assert!(failed.is_empty(), "{} attacks had their way: {failed:#?}", failed.len());
 }
 
