@@ -67,7 +67,9 @@ impl FuseDisk {
         let mut daemon = Daemon { child, input, output: BufReader::new(output) };
         match daemon.message()? {
             Some(greeting) if greeting.get("QMP").is_some() => Ok(Self { file, daemon: Some(daemon) }),
-            _ => Err(daemon.died("cannot show the image as a file")),
+            _ => Err(daemon
+                .died("cannot show the image as a file")
+                .hint("the image itself may be damaged: qemu-img check IMAGE tells more")),
         }
     }
 

@@ -67,6 +67,9 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
             .hint("convert it first: qemu-img convert -O qcow2 OLD NEW.qcow2"));
     }
     let header_length = if version == 3 { u64::from(be32(&bytes, 100)) } else { 72 };
+    if version == 3 && !(104..=1 << cluster_bits).contains(&header_length) {
+        return Err(lies("its length is out of range"));
+    }
     let mut header = Header {
         virtual_bytes: be64(&bytes, 24),
         cluster_bytes: 1 << cluster_bits,
@@ -86,6 +89,12 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
         let name = read_at(image, name_at, name_length)
             .map_err(|error| lies("the file ends within it").caused_by(error))?;
         header.backing_file = Some(String::from_utf8_lossy(&name).into_owned());
+    }
+    // The type of compression stands behind the older fields: 1, zstd, goes with the feature bit and with nothing else.
+    let type_at = if header_length > 104 { read_at(image, 104, 1).ok() } else { None };
+    let zstd = type_at.is_some_and(|byte| byte != [0]);
+    if version == 3 && zstd != (incompatible & 8 != 0) {
+        return Err(lies("its type of compression makes no sense"));
     }
     header.bitmaps = has_extension(image, header_length, header.cluster_bytes, EXTENSION_BITMAPS)
         .map_err(|error| lies("the file ends within it").caused_by(error))?;
@@ -127,12 +136,14 @@ pub fn write_overlay<W: Write + Seek>(
     if l1_entries * 8 > L1_LIMIT {
         return Err(Error::unsupported(format!(
             "a disk of {virtual_bytes} bytes is too large for a working overlay"
-        )));
+        ))
+        .hint("if that length is right, seal a copy of your own: --in-place"));
     }
     if backing_file.len() > 1023 || !backing_file.starts_with('/') {
         return Err(Error::unsupported(
             "the image's absolute path has more than 1023 bytes, which qcow2 cannot hold",
-        ));
+        )
+        .hint("move the image to a folder nearer to the root"));
     }
     let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER);
     let clusters = 3 + l1_clusters;

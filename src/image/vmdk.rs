@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 const SECTOR: u64 = 512;
 /// More text than qemu itself reads of a description.
@@ -28,7 +28,7 @@ pub fn check<R: Read + Seek>(mut file: R, head: &[u8], will_write: bool) -> Resu
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(offset))
         .and_then(|_| file.take(length.min(DESCRIPTION_MAX)).read_to_end(&mut text))
-        .context(|| "cannot read the vmdk's description")?;
+        .map_err(|error| unsupported("a vmdk whose description is nowhere").caused_by(error))?;
     check_description(&String::from_utf8_lossy(&text), will_write)
 }
 

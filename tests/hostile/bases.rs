@@ -1,10 +1,12 @@
 //! The guests that attacks are put into: one small system on each kind of disk, made once a run.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
+use crate::common::tool;
 use crate::disks::{Label, make_disk, volume};
 use crate::stage::copy;
 
@@ -34,6 +36,26 @@ pub(crate) fn base(kind: &str, image: &Path) {
         image
     });
     copy(made, image);
+}
+
+/// The same in another format, made once with these options of `qemu-img convert`.
+pub(crate) fn image(kind: &str, format: &str, options: &[&str], to: &Path) {
+    static MADE: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    if format == "raw" {
+        return base(kind, to);
+    }
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = made.get_or_insert_default();
+    let key = format!("{kind}.{format} {}", options.join(" "));
+    let number = made.len();
+    let from = made.entry(key).or_insert_with(|| {
+        let (raw, image) = (folder().join("to-convert.raw"), folder().join(format!("{number}.{format}")));
+        base(kind, &raw);
+        let words = ["convert", "-q", "-f", "raw", "-O", format];
+        tool("qemu-img", words.iter().chain(options).map(PathBuf::from).chain([raw, image.clone()]));
+        image
+    });
+    copy(from, to);
 }
 
 /// Lives as long as the test binary; removed by the next one when it was killed.

@@ -16,6 +16,7 @@ mod disks;
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod guests;
 #[path = "../images/leftovers.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod leftovers;
 #[path = "../images/mounts.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
@@ -29,3 +30,4 @@ mod headers;
 mod host;
 mod measured;
 mod trees;
+mod volumes;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::bases::base;
 use crate::common::{ready, require, tool};
 use crate::host::Canary;
-use crate::leftovers::nothing_left;
+use crate::leftovers::{no_loops, nothing_of};
 use crate::measured::{Measured, guestseal};
 use crate::mounts::{check_filesystems, in_private_mounts};
 use crate::stage::Stage;
@@ -146,7 +146,7 @@ impl Attack {
             assert!(sealed.ran.stderr.contains("what to do"), "{what}: {sealed:#?}");
             assert_eq!(stage.print(), before, "{what}");
         }
-        nothing_left(stage.folder(), Duration::ZERO);
+        nothing_of(stage.folder(), Duration::ZERO);
         sealed
     }
 
@@ -208,6 +208,7 @@ fn all(many: bool) {
     std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(worker))));
     let failed = failed.into_inner().unwrap();
     println!("{} attacks on guests", cases.len());
+    no_loops();
     assert!(failed.is_empty(), "{} attacks had their way: {failed:#?}", failed.len());
 }
 
