@@ -68,7 +68,10 @@ impl Session {
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
-        let layout = read_disk(&mut devices.disk(), bytes)?;
+        let layout = read_disk(&mut devices.disk(), bytes).map_err(|error| match error.what_to_do() {
+            None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
+            Some(_) => error,
+        })?;
         observer.event(Event::Stage("looking for the guest"));
         let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;
         let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));

@@ -120,9 +120,7 @@ fn no_handshake(child: Child, error: HandshakeError) -> Error {
         Ok(exit) if exit.status.success() => {
             Error::failed("qemu-nbd does not serve the image").caused_by(error)
         }
-        Ok(exit) => {
-            exit.success().err().unwrap_or_else(|| Error::failed("qemu-nbd ended")).hint(DAMAGED)
-        }
+        Ok(exit) => exit.success().err().unwrap_or_else(|| Error::failed("qemu-nbd ended")).hint(DAMAGED),
         Err(other) => other,
     }
 }

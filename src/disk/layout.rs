@@ -163,7 +163,8 @@ fn warn_of_remains(layout: DiskLayout, whole: Option<&Superblock>) -> Result<Dis
             "sealing one half of a mirror would leave the other as it was; when it is none any more, take the superblock away: mdadm --zero-superblock, on a copy",
         ));
     }
-    Ok(layout.warn(format!("the disk as a whole has a superblock of {content}, ignored for the partition table")))
+    Ok(layout
+        .warn(format!("the disk as a whole has a superblock of {content}, ignored for the partition table")))
 }
 
 fn read_mbr<R: Read + Seek>(
@@ -178,9 +179,7 @@ fn read_mbr<R: Read + Seek>(
     };
     match layout {
         // A superblock that a partition table was written over is no reason to doubt the table.
-        Ok(layout) if layout.known() > 0 || superblock.damaged => {
-            warn_of_remains(layout, Some(&superblock))
-        }
+        Ok(layout) if layout.known() > 0 || superblock.damaged => warn_of_remains(layout, Some(&superblock)),
         Ok(_) => Ok(DiskLayout::whole(bytes, Some(superblock)).warn(
             "the first sector looks like a partition table; it is ignored, since no partition holds anything",
         )),

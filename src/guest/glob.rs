@@ -110,8 +110,10 @@ impl Finds<'_> {
         if self.bytes > FOUND_MAX {
             let folder = entry.path.ancestors().find(|path| path.as_os_str().len() < 100);
             let folder = folder.unwrap_or(&entry.path).display();
-            return Err(Error::unsupported(format!("there are too many files, or too long paths, below {folder} in the guest"))
-                .hint("look into the folder in the guest: no sane one has millions of files to be removed"));
+            return Err(Error::unsupported(format!(
+                "there are too many files, or too long paths, below {folder} in the guest"
+            ))
+            .hint("look into the folder in the guest: no sane one has millions of files to be removed"));
         }
         self.found.push(entry);
         Ok(())

@@ -168,7 +168,8 @@ fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
     let run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json", "-f", format.driver(), &path]);
     let (exit, answer) = run.output(ANSWER_LIMIT)?;
-    exit.success().map_err(|error| error.hint(format!("qemu-img check -f {} tells more", format.driver())))?;
+    exit.success()
+        .map_err(|error| error.hint(format!("qemu-img check -f {} tells more", format.driver())))?;
     let answer: Value = serde_json::from_slice(&answer).context(|| "cannot understand qemu-img info")?;
     if let Some(backing) = answer["backing-filename"].as_str() {
         return Err(Error::unsupported(format!("the image has the backing file {backing:?}"))

@@ -121,7 +121,8 @@ impl Tables {
 
     /// Where the counts are.
     fn counts<R: Read + Seek>(&mut self, image: &mut R) -> Result<()> {
-        let table = read_at(image, self.counts_at, self.counts_length).map_err(|error| cut().caused_by(error))?;
+        let table =
+            read_at(image, self.counts_at, self.counts_length).map_err(|error| cut().caused_by(error))?;
         self.blocks = table.chunks_exact(8).map(|entry| be64(entry, 0) & !0x1ff).collect();
         for at in self.blocks.clone().into_iter().filter(|at| *at != 0) {
             self.claim(at, self.cluster())?;
@@ -165,7 +166,12 @@ impl Tables {
 
     /// Nothing that is in use may count as free: qemu would write something else there.
     fn all_counted<R: Read + Seek>(&self, image: &mut R) -> Result<()> {
-        if self.shared.words.iter().any(|(word, bits)| self.used.words.get(word).is_some_and(|used| used & bits != 0)) {
+        if self
+            .shared
+            .words
+            .iter()
+            .any(|(word, bits)| self.used.words.get(word).is_some_and(|used| used & bits != 0))
+        {
             return Err(damaged("compressed data lies on something else"));
         }
         let mut all: Vec<(u64, u64)> =
@@ -181,7 +187,8 @@ impl Tables {
                     let at = usize::try_from(number).ok().and_then(|number| self.blocks.get(number));
                     let at = at.copied().filter(|at| *at != 0);
                     let at = at.ok_or_else(|| damaged("a cluster in use is counted nowhere"))?;
-                    block = (number, read_at(image, at, self.cluster()).map_err(|error| cut().caused_by(error))?);
+                    block =
+                        (number, read_at(image, at, self.cluster()).map_err(|error| cut().caused_by(error))?);
                 }
                 if is_free(&block.1, cluster % in_block, self.count_order) {
                     return Err(damaged("a cluster in use counts as free"));

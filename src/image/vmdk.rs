@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn one_file_is_taken() {
-        let good = "# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\nRW 8 SPARSE \"x\"\n";
+        let good =
+            "# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\nRW 8 SPARSE \"x\"\n";
         assert!(!is_refused(8, good, true));
         assert!(!is_refused(8, &good.replace("monolithicSparse", "streamOptimized"), false));
         assert!(is_refused(8, &good.replace("monolithicSparse", "streamOptimized"), true));

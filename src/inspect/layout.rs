@@ -95,7 +95,9 @@ pub(super) fn check_state(volume: &Volume) -> Result<()> {
         return Err(Error::unsupported(what).hint(repair));
     }
     if superblock.state == FsState::Errors {
-        return Err(Error::unsupported(format!("the {content} on {} has errors", volume_name(volume))).hint(repair));
+        return Err(
+            Error::unsupported(format!("the {content} on {} has errors", volume_name(volume))).hint(repair)
+        );
     }
     if superblock.total_bytes.is_some_and(|bytes| bytes > volume.length) {
         let what = format!("the {content} on {} is longer than what it lies on", volume_name(volume));
@@ -146,16 +148,13 @@ fn roots_on(
     probe: &Path,
 ) -> Result<Vec<Candidate>> {
     let node = devices.node(volume)?;
-    let place =
-        |subvolume: Option<String>| Place::root(index, content, subvolume);
+    let place = |subvolume: Option<String>| Place::root(index, content, subvolume);
     let look = |subvolume: Option<&str>| -> Result<(Option<Candidate>, Vec<String>)> {
         let place = place(subvolume.map(str::to_owned));
         let mounted = Mounted::mount(&node, probe, &place, Access::Look)
             .map_err(|error| error.within(format!("cannot look into {}", volume_name(volume))))?;
         let work = GuestRoot::open(probe).and_then(|root| {
-            let found = is_root(&root)?
-                .then(|| candidate(&root, volume, place))
-                .transpose()?;
+            let found = is_root(&root)?.then(|| candidate(&root, volume, place)).transpose()?;
             Ok((found, subvolume_names(&root, content, subvolume)?))
         });
         both(work, mounted.close())

@@ -54,7 +54,9 @@ pub(super) fn with_fstab(disk: &DiskLayout, root: Place, fstab: &[u8]) -> Result
     let more = layout.notes.len().saturating_sub(NOTES_MAX);
     if more > 0 {
         layout.notes.truncate(NOTES_MAX);
-        layout.notes.push(format!("{more} more lines of the guest's /etc/fstab are not sealed or not understood"));
+        layout
+            .notes
+            .push(format!("{more} more lines of the guest's /etc/fstab are not sealed or not understood"));
     }
     layout.others.sort_by_key(|place| place.point.components().count());
     Ok(layout)

@@ -86,12 +86,7 @@ impl Mounted {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a type that is not on the allow-list or that the host's kernel lacks.
-    pub fn mount(
-        device: &Path,
-        target: &Path,
-        place: &Place,
-        access: Access,
-    ) -> Result<Self> {
+    pub fn mount(device: &Path, target: &Path, place: &Place, access: Access) -> Result<Self> {
         let content = place.content;
         let options = options(content, access, Some(place))
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;

@@ -87,6 +87,7 @@ fn mount_at(
 ) -> Result<Mounted> {
     let volume: &Volume = &disk.volumes[place.volume];
     let node = devices.node(volume)?;
-    Mounted::mount(&node, target, place, access)
-        .map_err(|error| error.within(format!("cannot mount {} at {}", volume_name(volume), place.point.display())))
+    Mounted::mount(&node, target, place, access).map_err(|error| {
+        error.within(format!("cannot mount {} at {}", volume_name(volume), place.point.display()))
+    })
 }

@@ -60,7 +60,8 @@ impl Attack {
             assert!(known.contains(key) || key.contains(' '), "{name}: what is {key:?}?");
         }
         let value = |key: &str| head.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
-        let words = |key: &str| value(key).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let words =
+            |key: &str| value(key).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         let number = |key: &str, other: u64| value(key).map_or(other, |value| value.parse().unwrap());
         let mut each: Vec<String> = words("Each");
         if each.is_empty() {
@@ -72,9 +73,13 @@ impl Attack {
             each,
             exit: i32::try_from(number("Exit", 0)).unwrap(),
             verify: i32::try_from(number("Verify", 0)).unwrap(),
-            says: head.iter().filter(|(key, _)| *key == "Says").map(|(_, value)| (*value).to_owned()).collect(),
+            says: head
+                .iter()
+                .filter(|(key, _)| *key == "Says")
+                .map(|(_, value)| (*value).to_owned())
+                .collect(),
             memory: number("Memory", 100),
-            seconds: number("Seconds", 20),
+            seconds: number("Seconds", 100),
             options: words("Options"),
             name,
         }
@@ -84,15 +89,27 @@ impl Attack {
     fn call(&self, function: &str, word: &str, image: &Path, canary: &Canary, scratch: &Path) {
         in_private_mounts(|| {
             let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-            let offset = if self.guest == "disk" { "loop,offset=1048576,sizelimit=134217728" } else { "loop" };
+            let offset =
+                if self.guest == "disk" { "loop,offset=1048576,sizelimit=134217728" } else { "loop" };
             let options = if function == "check" { format!("ro,{offset}") } else { offset.to_owned() };
             let kind = if self.guest == "disk" { "ext4" } else { &self.guest };
-            tool("mount", [Path::new("-t"), Path::new(kind), Path::new("-o"), Path::new(&options), image, folder.path()]);
+            tool(
+                "mount",
+                [
+                    Path::new("-t"),
+                    Path::new(kind),
+                    Path::new("-o"),
+                    Path::new(&options),
+                    image,
+                    folder.path(),
+                ],
+            );
             let line = "exec 3<&-; shopt -s dotglob nullglob; . \"$1\"; cd \"$2\"; HOST=$3 SCRATCH=$5 UP=../../../../../../../../../../..; \
                  fail() { echo \"$*\" >&2; exit 1; }; has() { declare -F \"$1\" >/dev/null; }; \
                  if has \"$4\"; then \"$4\" \"$6\"; fi";
             let args = ["-euo", "pipefail", "-c", line, "attack"].map(PathBuf::from).into_iter();
-            let paths = [&self.script, &folder.path().to_path_buf(), &canary.path().to_path_buf()].map(Clone::clone);
+            let paths =
+                [&self.script, &folder.path().to_path_buf(), &canary.path().to_path_buf()].map(Clone::clone);
             tool("bash", args.chain(paths).chain([function.into(), scratch.into(), word.into()]));
             tool("umount", [folder.path()]);
         });
@@ -111,7 +128,8 @@ impl Attack {
         fs::write(&password, "correct horse battery staple\n").unwrap();
         let before = stage.print();
         canary.watch();
-        let look = guestseal(&["inspect".into(), "--json".into()], &stage.image, self.seconds, scratch.path());
+        let look =
+            guestseal(&["inspect".into(), "--json".into()], &stage.image, self.seconds, scratch.path());
         let looked = [0, 6, 1].contains(&look.ran.code) && (self.exit != 0 || look.ran.code == 0);
         assert!(looked, "{what}: {look:#?}");
         assert_eq!(stage.print(), before, "{what}: looking changed something");
@@ -123,7 +141,10 @@ impl Attack {
         words.extend(self.options.iter().map(OsString::from));
         if self.name.starts_with("names") {
             let text = guestseal(&["inspect".into()], &stage.image, self.seconds, scratch.path());
-            assert!(!text.ran.stdout.contains(HARMFUL) && !text.ran.stderr.contains(HARMFUL), "{what}: {text:?}");
+            assert!(
+                !text.ran.stdout.contains(HARMFUL) && !text.ran.stderr.contains(HARMFUL),
+                "{what}: {text:?}"
+            );
         }
         let sealed = guestseal(&words, &stage.image, self.seconds, scratch.path());
         canary.is_untouched(&what);
@@ -132,13 +153,18 @@ impl Attack {
         sealed.ran.says(&says);
         assert!(
             sealed.mib <= self.memory && look.mib <= self.memory,
-            "{what}: {} and {} MiB of memory", look.mib, sealed.mib
+            "{what}: {} and {} MiB of memory",
+            look.mib,
+            sealed.mib
         );
-        assert!(!sealed.ran.stdout.contains(HARMFUL) && !sealed.ran.stderr.contains(HARMFUL), "{what}: {sealed:?}");
+        assert!(
+            !sealed.ran.stdout.contains(HARMFUL) && !sealed.ran.stderr.contains(HARMFUL),
+            "{what}: {sealed:?}"
+        );
         assert!(!sealed.ran.stderr.contains("\nerror: forged"), "{what}: {sealed:?}");
-        let leaks = [&look.ran, &sealed.ran].iter().any(|ran| {
-            ran.stdout.contains(&canary.marker) || ran.stderr.contains(&canary.marker)
-        });
+        let leaks = [&look.ran, &sealed.ran]
+            .iter()
+            .any(|ran| ran.stdout.contains(&canary.marker) || ran.stderr.contains(&canary.marker));
         assert!(!leaks, "{what}: a file of the host was shown\n{look:#?}\n{sealed:#?}");
         if self.exit == 0 {
             self.is_sealed(word, &stage, &canary, scratch.path(), &look);
@@ -199,7 +225,9 @@ fn all(many: bool) {
             match std::panic::catch_unwind(|| attack.run(word)) {
                 Ok(run) => println!(
                     "{name:<44} exit {} after {:.2} s with {} MiB",
-                    run.ran.code, run.took.as_secs_f32(), run.mib
+                    run.ran.code,
+                    run.took.as_secs_f32(),
+                    run.mib
                 ),
                 Err(_) => failed.lock().unwrap().push(name),
             }

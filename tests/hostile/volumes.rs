@@ -49,12 +49,25 @@ fn gpts_that_lie() {
     }
     gpt(|_| {}, true).is_sealed("a sound GPT");
     gpt(|forged| forged.le64(entry(1, 32), 4096), true).is_refused("overlapping", &[6], &["overlap"]);
-    gpt(|forged| forged.le64(entry(1, 40), 1 << 40), true).is_refused("out of the disk", &[6], &["partition 2", "sectors"]);
-    gpt(|forged| forged.le64(entry(1, 40), u64::MAX), true).is_refused("beyond all numbers", &[6], &["partition 2"]);
-    gpt(|forged| forged.le64(entry(0, 32), u64::MAX), true).is_refused("inverted", &[6], &["partition 1", "ends before it starts"]);
+    gpt(|forged| forged.le64(entry(1, 40), 1 << 40), true).is_refused(
+        "out of the disk",
+        &[6],
+        &["partition 2", "sectors"],
+    );
+    gpt(|forged| forged.le64(entry(1, 40), u64::MAX), true).is_refused(
+        "beyond all numbers",
+        &[6],
+        &["partition 2"],
+    );
+    gpt(|forged| forged.le64(entry(0, 32), u64::MAX), true).is_refused(
+        "inverted",
+        &[6],
+        &["partition 1", "ends before it starts"],
+    );
     gpt(|forged| forged.le64(entry(0, 32), 0), true).is_refused("over the table", &[6], &["the GPT itself"]);
     gpt(|forged| forged.put(SECTOR + 16, &[1; 4]), false).is_sealed("a wrong checksum, but a sound backup");
-    gpt(|forged| forged.put(entry(0, 56), &[1; 4]), false).is_sealed("entries with a wrong checksum, but a sound backup");
+    gpt(|forged| forged.put(entry(0, 56), &[1; 4]), false)
+        .is_sealed("entries with a wrong checksum, but a sound backup");
     let both = |forged: &Forgery| {
         let end = forged.file.metadata().unwrap().len();
         forged.put(SECTOR + 16, &[1; 4]);
@@ -62,16 +75,22 @@ fn gpts_that_lie() {
     };
     gpt(both, false).is_refused("wrong checksums in both", &[6], &["both copies"]);
     for count in [u32::MAX, 0, 1 << 25] {
-        gpt(|forged| forged.put(SECTOR + 80, &count.to_le_bytes()), true).is_sealed("an impossible count, but a sound backup");
+        gpt(|forged| forged.put(SECTOR + 80, &count.to_le_bytes()), true)
+            .is_sealed("an impossible count, but a sound backup");
         let both = |forged: &Forgery| {
             let end = forged.file.metadata().unwrap().len();
             forged.put(SECTOR + 80, &count.to_le_bytes());
             forged.put(end - SECTOR + 80, &count.to_le_bytes());
         };
-        gpt(both, true).is_refused("an impossible count in both", &[6], &["both copies", "number or size of entries"]);
+        gpt(both, true).is_refused(
+            "an impossible count in both",
+            &[6],
+            &["both copies", "number or size of entries"],
+        );
     }
     gpt(|forged| forged.put(entry(1, 56), b"x\0y\0"), true).is_sealed("a backup that differs");
-    gpt(|forged| forged.le64(SECTOR + 72, u64::MAX), true).is_sealed("entries beyond all numbers, but a sound backup");
+    gpt(|forged| forged.le64(SECTOR + 72, u64::MAX), true)
+        .is_sealed("entries beyond all numbers, but a sound backup");
 }
 
 /// A disk with one ext4 guest in partition 1 of an MBR, and an extended partition behind it.
@@ -81,7 +100,12 @@ fn mbr(change: impl Fn(&Forgery)) -> Forgery {
     let guest = whole.path().join("guest");
     base("ext4", &guest);
     let args = ["conv=sparse,notrunc", "bs=1M", "seek=1", "status=none"];
-    tool("dd", args.map(String::from).into_iter().chain([format!("if={}", guest.display()), format!("of={}", forged.stage.image.display())]));
+    tool(
+        "dd",
+        args.map(String::from)
+            .into_iter()
+            .chain([format!("if={}", guest.display()), format!("of={}", forged.stage.image.display())]),
+    );
     part(&forged, 0, 0, 0x83, 2048, 256 * 2048);
     part(&forged, 0, 1, 5, 257 * 2048, 40 * 2048);
     forged.put(510, &[0x55, 0xaa]);
@@ -106,15 +130,27 @@ fn chains_of_boot_records_that_lie() {
     const FIRST: u32 = 257 * 2048;
     let first = u64::from(FIRST);
     mbr(|forged| part(forged, first, 0, 0x83, 64, 64)).is_sealed("one logical partition");
-    mbr(|forged| part(forged, first, 1, 5, 0, 64)).is_refused("a record that names itself", &[6], &["in a circle"]);
+    mbr(|forged| part(forged, first, 1, 5, 0, 64)).is_refused(
+        "a record that names itself",
+        &[6],
+        &["in a circle"],
+    );
     let circle = |forged: &Forgery| {
         part(forged, first, 1, 5, 100, 64);
         part(forged, first + 100, 1, 5, 200, 64);
         part(forged, first + 200, 1, 5, 100, 64);
     };
     mbr(circle).is_refused("a circle of three", &[6], &["in a circle"]);
-    mbr(|forged| part(forged, first, 1, 5, u32::MAX, 64)).is_refused("out of the disk", &[6], &["out of bounds"]);
-    mbr(|forged| part(forged, first, 0, 0x83, 1, u32::MAX)).is_refused("a logical one out of the disk", &[6], &["logical partition 5"]);
+    mbr(|forged| part(forged, first, 1, 5, u32::MAX, 64)).is_refused(
+        "out of the disk",
+        &[6],
+        &["out of bounds"],
+    );
+    mbr(|forged| part(forged, first, 0, 0x83, 1, u32::MAX)).is_refused(
+        "a logical one out of the disk",
+        &[6],
+        &["logical partition 5"],
+    );
     let many = |forged: &Forgery| {
         for number in 0..1000_u32 {
             let at = first + u64::from(number) * 8;
@@ -124,8 +160,16 @@ fn chains_of_boot_records_that_lie() {
     };
     mbr(many).is_refused("1,000 logical partitions", &[6], &["more than 256"]);
     mbr(|forged| part(forged, 0, 2, 0x83, 4096, 100)).is_refused("overlapping", &[6], &["overlap"]);
-    mbr(|forged| part(forged, 0, 2, 0x83, u32::MAX, u32::MAX)).is_refused("out of the disk", &[6], &["partition 3"]);
-    mbr(|forged| part(forged, 0, 2, 5, 257 * 2048, 40 * 2048)).is_refused("two extended ones in one place", &[6], &["overlap"]);
+    mbr(|forged| part(forged, 0, 2, 0x83, u32::MAX, u32::MAX)).is_refused(
+        "out of the disk",
+        &[6],
+        &["partition 3"],
+    );
+    mbr(|forged| part(forged, 0, 2, 5, 257 * 2048, 40 * 2048)).is_refused(
+        "two extended ones in one place",
+        &[6],
+        &["overlap"],
+    );
 }
 
 fn raw(kind: &str, change: impl Fn(&Forgery)) -> Forgery {
@@ -155,15 +199,39 @@ fn superblocks_that_lie() {
     ext4("inode_size", "0").is_refused("inodes of no length", &[6], &["ext4"]);
     ext4("blocks_per_group", "0").is_refused("groups of no length", &[6], &["ext4"]);
     ext4("first_data_block", "4000000000").is_refused("a first block out of the disk", &[6], &["ext4"]);
-    raw("ext4", |forged| forged.put(1024 + 4, &[0xff; 3])).is_refused("a wrong checksum", &[6], &["checksum", "e2fsck"]);
+    raw("ext4", |forged| forged.put(1024 + 4, &[0xff; 3])).is_refused(
+        "a wrong checksum",
+        &[6],
+        &["checksum", "e2fsck"],
+    );
     raw("xfs", |forged| forged.be64(8, 1 << 40)).is_refused("an xfs that is too long", &[6], &[]);
-    raw("xfs", |forged| forged.be32(4, 1 << 31)).is_refused("an xfs of senseless blocks", &[6], &["neither a partition table"]);
+    raw("xfs", |forged| forged.be32(4, 1 << 31)).is_refused(
+        "an xfs of senseless blocks",
+        &[6],
+        &["neither a partition table"],
+    );
     raw("xfs", |forged| forged.put(120, &[0xff; 8])).is_refused("an xfs of senseless logarithms", &[6], &[]);
     raw("xfs", |forged| forged.put(216, &[0xff; 4])).is_refused("an xfs of unknown features", &[6], &[]);
-    raw("btrfs", |forged| forged.le64((64 << 10) + 112, u64::MAX)).is_refused("a btrfs that is too long", &[6], &[]);
-    raw("btrfs", |forged| forged.put((64 << 10) + 144, &[0xff; 4])).is_refused("a btrfs of senseless sectors", &[6], &[]);
-    raw("btrfs", |forged| forged.le64((64 << 10) + 188, u64::MAX)).is_refused("a btrfs of unknown features", &[6], &[]);
-    raw("btrfs", |forged| forged.le64((64 << 10) + 136, 1 << 60)).is_refused("a btrfs of many devices", &[6], &["devices"]);
+    raw("btrfs", |forged| forged.le64((64 << 10) + 112, u64::MAX)).is_refused(
+        "a btrfs that is too long",
+        &[6],
+        &[],
+    );
+    raw("btrfs", |forged| forged.put((64 << 10) + 144, &[0xff; 4])).is_refused(
+        "a btrfs of senseless sectors",
+        &[6],
+        &[],
+    );
+    raw("btrfs", |forged| forged.le64((64 << 10) + 188, u64::MAX)).is_refused(
+        "a btrfs of unknown features",
+        &[6],
+        &[],
+    );
+    raw("btrfs", |forged| forged.le64((64 << 10) + 136, 1 << 60)).is_refused(
+        "a btrfs of many devices",
+        &[6],
+        &["devices"],
+    );
 }
 
 /// An md superblock of version 1.0, which stands at the end, or 1.2.
@@ -173,7 +241,8 @@ fn md(forged: &Forgery, length: u64, version2: bool) {
     sb[..8].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
     sb[16..32].fill(7);
     sb[144..152].copy_from_slice(&(at / SECTOR).to_le_bytes());
-    let sum: u64 = sb[..256].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap()))).sum();
+    let sum: u64 =
+        sb[..256].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap()))).sum();
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     sb[216..220].copy_from_slice(&u32::try_from(sum).unwrap().to_le_bytes());
     forged.put(at, &sb);
@@ -187,17 +256,28 @@ fn two_things_in_one_place() {
     let length = |forged: &Forgery| forged.file.metadata().unwrap().len();
     let half = gpt(|forged| md(forged, length(forged), false), false);
     half.is_refused("half a mirror with a GPT", &[6], &["software RAID", "half of a mirror"]);
-    mbr(|forged| md(forged, length(forged), false)).is_refused("half a mirror with an MBR", &[6], &["software RAID"]);
-    raw("ext4", |forged| md(forged, length(forged), false)).is_refused("half a mirror without partitions", &[6], &["linux_raid_member"]);
-    gpt(|forged| {
-        // The kernel of the guest would find the array in partition 1.
-        let inside = 128 * MIB;
-        let at = MIB + inside - 8192;
-        md(forged, inside, false);
-        let sb = forged.bytes(inside - 8192, 4096);
-        forged.put(inside - 8192, &[0; 4096]);
-        forged.put(at, &sb);
-    }, false)
+    mbr(|forged| md(forged, length(forged), false)).is_refused(
+        "half a mirror with an MBR",
+        &[6],
+        &["software RAID"],
+    );
+    raw("ext4", |forged| md(forged, length(forged), false)).is_refused(
+        "half a mirror without partitions",
+        &[6],
+        &["linux_raid_member"],
+    );
+    gpt(
+        |forged| {
+            // The kernel of the guest would find the array in partition 1.
+            let inside = 128 * MIB;
+            let at = MIB + inside - 8192;
+            md(forged, inside, false);
+            let sb = forged.bytes(inside - 8192, 4096);
+            forged.put(inside - 8192, &[0; 4096]);
+            forged.put(at, &sb);
+        },
+        false,
+    )
     .is_refused("half a mirror in a partition", &[6], &["linux_raid_member"]);
     let two = Forgery::new("xfs", "raw", &[]);
     let ext = Forgery::new("ext4", "raw", &[]);
@@ -216,8 +296,16 @@ fn filesystems_of_other_kinds() {
         return;
     }
     let makers: [(&str, &str, &str); 6] = [
-        ("mksquashfs", "squashfs", "mkdir $D/etc && touch $D/etc/os-release && rm -f $I && mksquashfs $D $I -quiet -no-progress >/dev/null"),
-        ("genisoimage", "iso9660", "mkdir $D/etc && touch $D/etc/os-release && genisoimage -quiet -R -o $I $D"),
+        (
+            "mksquashfs",
+            "squashfs",
+            "mkdir $D/etc && touch $D/etc/os-release && rm -f $I && mksquashfs $D $I -quiet -no-progress >/dev/null",
+        ),
+        (
+            "genisoimage",
+            "iso9660",
+            "mkdir $D/etc && touch $D/etc/os-release && genisoimage -quiet -R -o $I $D",
+        ),
         ("mkfs.ntfs", "ntfs", "mkfs.ntfs -q -F $I"),
         ("mkfs.minix", "neither a partition table nor a filesystem", "mkfs.minix -3 $I >/dev/null"),
         ("mkfs.vfat", "vfat", "mkfs.vfat $I >/dev/null"),
@@ -231,7 +319,10 @@ fn filesystems_of_other_kinds() {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let line = format!("D={}; I={}; {line}", folder.path().display(), forged.stage.image.display());
         crate::common::shell(&line);
-        let forged = Forgery { file: std::fs::File::options().read(true).write(true).open(&forged.stage.image).unwrap(), ..forged };
+        let forged = Forgery {
+            file: std::fs::File::options().read(true).write(true).open(&forged.stage.image).unwrap(),
+            ..forged
+        };
         forged.is_refused(maker, &[6], &[word]);
     }
     // Their magic numbers where their superblocks stand.
@@ -242,7 +333,9 @@ fn filesystems_of_other_kinds() {
     bcachefs.is_refused("bcachefs", &[6], &["bcachefs"]);
     let zfs = Forgery::empty(128);
     let mut pairs = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    for (name, kind, value) in [("name\0\0\0\0", 9_u32, &b"\0\0\0\x04tank"[..]), ("pool_guid\0\0\0", 8, &[7; 8])] {
+    for (name, kind, value) in
+        [("name\0\0\0\0", 9_u32, &b"\0\0\0\x04tank"[..]), ("pool_guid\0\0\0", 8, &[7; 8])]
+    {
         let name_length = u32::try_from(name.trim_end_matches('\0').len()).unwrap();
         let padded = name_length.next_multiple_of(4);
         let length = u32::try_from(8 + 4 + 8 + value.len()).unwrap() + padded;

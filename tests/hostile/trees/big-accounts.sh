@@ -1,6 +1,6 @@
 # Attacks: 60,000 accounts, close to as many as are read
 # Memory: 300
-# Seconds: 60
+# Seconds: 200
 attack() {
     python3 - <<'END'
 with open('etc/passwd', 'a') as passwd, open('etc/shadow', 'a') as shadow, open('etc/group', 'a') as group:
