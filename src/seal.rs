@@ -14,6 +14,7 @@ use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
+use crate::guest::path_serde;
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
@@ -44,8 +45,10 @@ pub struct SealReport {
     /// The image that went in.
     pub input: ImageFacts,
     /// The sealed image.
+    #[serde(with = "path_serde")]
     pub image: PathBuf,
     /// Its record.
+    #[serde(with = "path_serde")]
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Result, both_values};
+use crate::guest::path_serde;
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -101,6 +102,7 @@ fn look(
 #[serde(rename_all = "kebab-case")]
 pub struct Verdict {
     /// The image.
+    #[serde(with = "path_serde")]
     pub image: PathBuf,
     /// Whether nothing was found.
     pub sealed: bool,

@@ -13,7 +13,7 @@ use super::journal::{self, Entry, Journal, beside, open_own};
 use super::lock::{LockedImage, lock_own};
 use super::nameless::{NamelessFile, folder_of};
 use super::overlay::{self, Overlay};
-use super::qcow2;
+use super::{qcow2, qcow2_tables};
 use crate::error::{Context, Error, ErrorKind, Result, both};
 use crate::fault::{self, Point};
 use crate::sys::tool::Tool;
@@ -157,7 +157,7 @@ impl Pending {
         if !self.entry.overlay.is(&Identity::of(&overlay)?) {
             return Err(Error::failed(format!("it was made for another overlay than {}", path.display())));
         }
-        qcow2::check_whole(&mut &overlay)?;
+        qcow2_tables::check(&mut &overlay)?;
         let now = ImageIdentity::of(lock.file(), self.entry.format, &overlay)?;
         self.entry.image.check(&now)
     }
