@@ -94,7 +94,7 @@ pub fn find_all(
             for steps in &pattern.alternatives {
                 match leading_names(start, steps) {
                     (folder, [Step::Below, rest @ ..]) => walks.entry(folder).or_default().push(rest),
-                    _ => find_from(start.clone(), steps, &mut finds)?,
+                    _ => find_from(start, steps, &mut finds)?,
                 }
             }
         }
@@ -191,9 +191,9 @@ fn expand(text: &str, left: &mut u32) -> std::result::Result<Vec<String>, &'stat
     Err(UNPAIRED)
 }
 
-fn find_from(at: PathBuf, steps: &[Step], finds: &mut Finds<'_>) -> Result<()> {
+fn find_from(at: &Path, steps: &[Step], finds: &mut Finds<'_>) -> Result<()> {
     let root = finds.root;
-    let (path, steps) = leading_names(&at, steps);
+    let (path, steps) = leading_names(at, steps);
     let Some((step, rest)) = steps.split_first() else {
         return finds.add(lookup_trusted(root, &path)?);
     };
@@ -202,7 +202,7 @@ fn find_from(at: PathBuf, steps: &[Step], finds: &mut Finds<'_>) -> Result<()> {
         Step::Match(glob) => {
             for name in root.names(&folder)? {
                 if glob.is_match(Path::new(&name)) {
-                    find_from_child(folder.join(name), rest, finds)?;
+                    find_from_child(&folder.join(name), rest, finds)?;
                 }
             }
             Ok(())
@@ -211,8 +211,8 @@ fn find_from(at: PathBuf, steps: &[Step], finds: &mut Finds<'_>) -> Result<()> {
     }
 }
 
-fn find_from_child(path: PathBuf, rest: &[Step], finds: &mut Finds<'_>) -> Result<()> {
-    if rest.is_empty() { finds.add(finds.root.lookup(&path)?) } else { find_from(path, rest, finds) }
+fn find_from_child(path: &Path, rest: &[Step], finds: &mut Finds<'_>) -> Result<()> {
+    if rest.is_empty() { finds.add(finds.root.lookup(path)?) } else { find_from(path, rest, finds) }
 }
 
 /// The file at `path` when every folder on the way is real, or a link that root owns.

@@ -108,7 +108,7 @@ impl Tables {
         if at >= self.end {
             return Err(cut());
         }
-        if at % self.cluster() != 0 {
+        if !at.is_multiple_of(self.cluster()) {
             return Err(damaged("a table or cluster begins within another"));
         }
         for cluster in at >> self.cluster_bits..(at + length).div_ceil(self.cluster()) {
@@ -178,7 +178,7 @@ impl Tables {
             self.used.words.iter().chain(&self.shared.words).map(|(word, bits)| (*word, *bits)).collect();
         all.sort_unstable();
         // Counts in a block of one cluster.
-        let in_block = self.cluster() * 8 >> self.count_order;
+        let in_block = (self.cluster() * 8) >> self.count_order;
         let mut block: (u64, Vec<u8>) = (u64::MAX, Vec::new());
         for (word, bits) in all {
             for cluster in (0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| word * 64 + bit) {

@@ -69,13 +69,13 @@ impl Forgery {
 
     /// Seals it: that ends with one of these codes, and with each of these words.
     #[track_caller]
-    pub(crate) fn is_refused(self, what: &str, codes: &[i32], words: &[&str]) {
+    pub(crate) fn must_be_refused(self, what: &str, codes: &[i32], words: &[&str]) {
         self.refuses(&["seal"], what, codes, words);
     }
 
     /// The same for `inspect` too, where other files are named.
     #[track_caller]
-    fn is_closed(self, what: &str, codes: &[i32], words: &[&str]) {
+    fn must_open_nothing(self, what: &str, codes: &[i32], words: &[&str]) {
         self.refuses(&["inspect", "seal"], what, codes, words);
     }
 
@@ -99,7 +99,7 @@ impl Forgery {
 
     /// Seals it, which must go well.
     #[track_caller]
-    pub(crate) fn is_sealed(mut self, what: &str) {
+    pub(crate) fn must_be_sealed(mut self, what: &str) {
         let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
         self.canary.watch();
         for command in ["inspect", "seal", "verify"] {
@@ -142,13 +142,17 @@ fn qcow2_that_names_other_files() {
         return;
     }
     let words = ["backing file", "qemu-img convert"];
-    backed(|_| "other.qcow2".into()).is_closed("relative", &[6], &words);
-    backed(|forged| forged.host("etc/shadow")).is_closed("absolute", &[6], &words);
+    backed(|_| "other.qcow2".into()).must_open_nothing("relative", &[6], &words);
+    backed(|forged| forged.host("etc/shadow")).must_open_nothing("absolute", &[6], &words);
     backed(|forged| format!("json:{{\"driver\":\"raw\",\"file.filename\":\"{}\"}}", forged.host("secret")))
-        .is_closed("json", &[6], &words);
-    backed(|_| "nbd://127.0.0.1:10809/x".into()).is_closed("network", &[6], &words);
-    backed(|forged| forged.host("fifo")).is_closed("a FIFO", &[6], &words);
-    backed(|forged| forged.stage.image.to_str().unwrap().to_owned()).is_closed("itself", &[6], &words);
+        .must_open_nothing("json", &[6], &words);
+    backed(|_| "nbd://127.0.0.1:10809/x".into()).must_open_nothing("network", &[6], &words);
+    backed(|forged| forged.host("fifo")).must_open_nothing("a FIFO", &[6], &words);
+    backed(|forged| forged.stage.image.to_str().unwrap().to_owned()).must_open_nothing(
+        "itself",
+        &[6],
+        &words,
+    );
     let chain = qcow2();
     tool(
         "qemu-img",
@@ -169,7 +173,7 @@ fn qcow2_that_names_other_files() {
     chain.be64(8, 4096);
     chain.be32(16, u32::try_from(two.len()).unwrap());
     chain.put(4096, two.as_bytes());
-    chain.is_closed("a chain of two", &[6], &words);
+    chain.must_open_nothing("a chain of two", &[6], &words);
     qcow2_with(|forged| {
         forged.be64(72, 4);
         let name = forged.host("secret");
@@ -178,10 +182,10 @@ fn qcow2_that_names_other_files() {
         forged.be32(116, u32::try_from(name.len()).unwrap());
         forged.put(120, name.as_bytes());
     })
-    .is_closed("a data file", &[6], &["external data file"]);
+    .must_open_nothing("a data file", &[6], &["external data file"]);
     let lies = backed(|forged| forged.host("secret"));
     lies.be32(16, 0xffff_ffff);
-    lies.is_closed("a name out of range", &[1], &["backing file's name is out of range"]);
+    lies.must_open_nothing("a name out of range", &[1], &["backing file's name is out of range"]);
 }
 
 #[test]
@@ -189,19 +193,19 @@ fn qcow2_with_features_that_are_refused() {
     if !ready() {
         return;
     }
-    qcow2_with(|forged| forged.be32(32, 1)).is_refused("AES", &[6], &["encrypted"]);
-    qcow2_with(|forged| forged.be32(32, 2)).is_refused("LUKS", &[6], &["encrypted"]);
-    qcow2_with(|forged| forged.be64(72, 1)).is_refused(
+    qcow2_with(|forged| forged.be32(32, 1)).must_be_refused("AES", &[6], &["encrypted"]);
+    qcow2_with(|forged| forged.be32(32, 2)).must_be_refused("LUKS", &[6], &["encrypted"]);
+    qcow2_with(|forged| forged.be64(72, 1)).must_be_refused(
         "dirty",
         &[6],
         &["not closed properly", "qemu-img check"],
     );
-    qcow2_with(|forged| forged.be64(72, 2)).is_refused("corrupt", &[6], &["corrupt", "qemu-img check"]);
-    qcow2_with(|forged| forged.be64(72, 1 << 40)).is_refused("unknown", &[6], &["features"]);
-    qcow2_with(|forged| forged.be64(72, 8)).is_refused("a type of compression", &[1], &["qcow2"]);
-    qcow2_with(|forged| forged.be32(60, 3)).is_refused("snapshots", &[6], &["3 internal snapshots"]);
-    qcow2_with(|forged| forged.be32(4, 1)).is_refused("version 1", &[6], &["unknown version"]);
-    qcow2_with(|forged| forged.be32(4, 4)).is_refused("version 4", &[6], &["unknown version"]);
+    qcow2_with(|forged| forged.be64(72, 2)).must_be_refused("corrupt", &[6], &["corrupt", "qemu-img check"]);
+    qcow2_with(|forged| forged.be64(72, 1 << 40)).must_be_refused("unknown", &[6], &["features"]);
+    qcow2_with(|forged| forged.be64(72, 8)).must_be_refused("a type of compression", &[1], &["qcow2"]);
+    qcow2_with(|forged| forged.be32(60, 3)).must_be_refused("snapshots", &[6], &["3 internal snapshots"]);
+    qcow2_with(|forged| forged.be32(4, 1)).must_be_refused("version 1", &[6], &["unknown version"]);
+    qcow2_with(|forged| forged.be32(4, 4)).must_be_refused("version 4", &[6], &["unknown version"]);
 }
 
 #[test]
@@ -210,15 +214,19 @@ fn qcow2_with_numbers_that_lie() {
         return;
     }
     for bits in [0, 8, 22, 63, u32::MAX] {
-        qcow2_with(|forged| forged.be32(20, bits)).is_refused(
+        qcow2_with(|forged| forged.be32(20, bits)).must_be_refused(
             &format!("cluster bits {bits}"),
             &[1],
             &["cluster size"],
         );
     }
-    qcow2_with(|forged| forged.be64(24, 0)).is_refused("no length", &[6], &["neither a partition table"]);
+    qcow2_with(|forged| forged.be64(24, 0)).must_be_refused(
+        "no length",
+        &[6],
+        &["neither a partition table"],
+    );
     for length in [1 << 63, u64::MAX, 1 << 51, 1 << 40] {
-        qcow2_with(|forged| forged.be64(24, length)).is_refused(
+        qcow2_with(|forged| forged.be64(24, length)).must_be_refused(
             &format!("length {length}"),
             &[6],
             &["too small for its disk"],
@@ -228,18 +236,22 @@ fn qcow2_with_numbers_that_lie() {
         forged.be64(24, 1 << 50);
         forged.be32(36, u32::MAX);
     })
-    .is_refused("an L1 table of 32 GiB", &[1, 6], &["cut off"]);
+    .must_be_refused("an L1 table of 32 GiB", &[1, 6], &["cut off"]);
     for length in [0, 4, 103, 1 << 20, u32::MAX] {
-        qcow2_with(|forged| forged.be32(100, length)).is_refused(&format!("header of {length}"), &[1], &[]);
+        qcow2_with(|forged| forged.be32(100, length)).must_be_refused(
+            &format!("header of {length}"),
+            &[1],
+            &[],
+        );
     }
-    qcow2_with(|forged| forged.be32(116, u32::MAX)).is_refused("a long extension", &[1], &[]);
-    qcow2_with(|forged| forged.be32(96, 7)).is_refused("wide counts", &[6], &["larger than qemu takes"]);
-    qcow2_with(|forged| forged.be32(56, u32::MAX)).is_refused(
+    qcow2_with(|forged| forged.be32(116, u32::MAX)).must_be_refused("a long extension", &[1], &[]);
+    qcow2_with(|forged| forged.be32(96, 7)).must_be_refused("wide counts", &[6], &["larger than qemu takes"]);
+    qcow2_with(|forged| forged.be32(56, u32::MAX)).must_be_refused(
         "many counts",
         &[6],
         &["larger than qemu takes"],
     );
-    qcow2_with(|forged| forged.be32(56, 0)).is_refused("no counts", &[6], &["counted nowhere"]);
+    qcow2_with(|forged| forged.be32(56, 0)).must_be_refused("no counts", &[6], &["counted nowhere"]);
 }
 
 #[test]
@@ -248,20 +260,24 @@ fn qcow2_with_tables_that_lie() {
         return;
     }
     const CLUSTER: u64 = 65536;
-    qcow2_with(|forged| forged.be64(40, 1 << 50)).is_refused("L1 out of the file", &[1], &["cut off"]);
-    qcow2_with(|forged| forged.be64(40, u64::MAX - 7)).is_refused(
+    qcow2_with(|forged| forged.be64(40, 1 << 50)).must_be_refused("L1 out of the file", &[1], &["cut off"]);
+    qcow2_with(|forged| forged.be64(40, u64::MAX - 7)).must_be_refused(
         "L1 beyond all numbers",
         &[1],
         &["cut off"],
     );
-    qcow2_with(|forged| forged.be64(40, 0)).is_refused("L1 in the header", &[6], &["on one another"]);
-    qcow2_with(|forged| forged.be64(40, forged.read_be64(40) + 512)).is_refused(
+    qcow2_with(|forged| forged.be64(40, 0)).must_be_refused("L1 in the header", &[6], &["on one another"]);
+    qcow2_with(|forged| forged.be64(40, forged.read_be64(40) + 512)).must_be_refused(
         "L1 within a cluster",
         &[6],
         &["damaged"],
     );
-    qcow2_with(|forged| forged.be64(48, 1 << 50)).is_refused("counts out of the file", &[1], &["cut off"]);
-    qcow2_with(|forged| forged.be64(48, forged.read_be64(40))).is_refused(
+    qcow2_with(|forged| forged.be64(48, 1 << 50)).must_be_refused(
+        "counts out of the file",
+        &[1],
+        &["cut off"],
+    );
+    qcow2_with(|forged| forged.be64(48, forged.read_be64(40))).must_be_refused(
         "counts on the L1",
         &[6],
         &["on one another"],
@@ -271,42 +287,42 @@ fn qcow2_with_tables_that_lie() {
     let data = |forged: &Forgery| {
         (0..8192).map(|index| l2(forged) + index * 8).find(|at| forged.read_be64(*at) != 0).unwrap()
     };
-    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63)).is_refused(
+    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63)).must_be_refused(
         "no L2 at all",
         &[6],
         &["neither a partition table"],
     );
-    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63 | 1 << 50)).is_refused(
+    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63 | 1 << 50)).must_be_refused(
         "L2 out of the file",
         &[1],
         &["cut off"],
     );
-    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63 | l1(forged))).is_refused(
+    qcow2_with(|forged| forged.be64(l1(forged), 1 << 63 | l1(forged))).must_be_refused(
         "L2 on the L1",
         &[6],
         &["on one another"],
     );
-    qcow2_with(|forged| forged.be64(l1(forged), l2(forged) + 512)).is_refused(
+    qcow2_with(|forged| forged.be64(l1(forged), l2(forged) + 512)).must_be_refused(
         "L2 within a cluster",
         &[6],
         &["damaged"],
     );
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | 1 << 50)).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | 1 << 50)).must_be_refused(
         "data out of the file",
         &[1],
         &["cut off"],
     );
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 63)).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 63)).must_be_refused(
         "data at 0, which is none",
         &[1, 6],
         &[],
     );
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | l1(forged))).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | l1(forged))).must_be_refused(
         "data on the L1",
         &[6],
         &["on one another"],
     );
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | l2(forged))).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 63 | l2(forged))).must_be_refused(
         "data on its L2",
         &[6],
         &["on one another"],
@@ -315,30 +331,32 @@ fn qcow2_with_tables_that_lie() {
         let first = forged.read_be64(data(forged));
         forged.be64(data(forged) + 8, first);
     })
-    .is_refused("one cluster twice", &[6], &["on one another"]);
+    .must_be_refused("one cluster twice", &[6], &["on one another"]);
     qcow2_with(|forged| {
         let counts = forged.read_be64(forged.read_be64(48));
         let cluster = (forged.read_be64(data(forged)) & 0x00ff_ffff_ffff_fe00) / CLUSTER;
         forged.put(counts + cluster * 2, &[0, 0]);
     })
-    .is_refused("data that counts as free", &[6], &["counts as free"]);
+    .must_be_refused("data that counts as free", &[6], &["counts as free"]);
     // Bit 62 says compressed; then the offset is in bytes.
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 62 | 1 << 45)).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 62 | 1 << 45)).must_be_refused(
         "compressed data out of the file",
         &[1],
         &["cut off"],
     );
-    qcow2_with(|forged| forged.be64(data(forged), 1 << 62 | l1(forged))).is_refused(
+    qcow2_with(|forged| forged.be64(data(forged), 1 << 62 | l1(forged))).must_be_refused(
         "compressed data on the L1",
         &[6],
         &["compressed"],
     );
-    Forgery::new("ext4", "qcow2", &["-c"]).is_sealed("a compressed image");
-    Forgery::new("ext4", "qcow2", &["-o", "compat=0.10"]).is_sealed("a qcow2 of version 2");
+    Forgery::new("ext4", "qcow2", &["-c"]).must_be_sealed("a compressed image");
+    Forgery::new("ext4", "qcow2", &["-o", "compat=0.10"]).must_be_sealed("a qcow2 of version 2");
     Forgery::new("ext4", "qcow2", &["-o", "extended_l2=on,cluster_size=16k,refcount_bits=1"])
-        .is_sealed("extended tables");
-    Forgery::new("ext4", "qcow2", &["-o", "cluster_size=512,refcount_bits=64"]).is_sealed("small clusters");
-    Forgery::new("ext4", "qcow2", &["-o", "cluster_size=2M,lazy_refcounts=on"]).is_sealed("large clusters");
+        .must_be_sealed("extended tables");
+    Forgery::new("ext4", "qcow2", &["-o", "cluster_size=512,refcount_bits=64"])
+        .must_be_sealed("small clusters");
+    Forgery::new("ext4", "qcow2", &["-o", "cluster_size=2M,lazy_refcounts=on"])
+        .must_be_sealed("large clusters");
 }
 
 /// Where a vmdk's description is, and a new one for it.
@@ -354,37 +372,37 @@ fn vmdk_that_names_other_files() {
     }
     let vmdk = || Forgery::new("ext4", "vmdk", &[]);
     let sparse = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicSparse\"\n";
-    vmdk().is_sealed("a vmdk");
+    vmdk().must_be_sealed("a vmdk");
     let forged = vmdk();
     let flat = format!("RW 524288 FLAT \"{}\" 0\n", forged.host("secret"));
     // qemu takes the first createType, in a comment too, and without a capacity it opens what the description names.
     describe(&forged, &sparse.replace("CID=1", &format!("#createType=\"monolithicFlat\"\n{flat}CID=1")));
     forged.le64(12, 0);
-    forged.is_closed("no capacity and two types", &[6], &["vmdk", "other files"]);
+    forged.must_open_nothing("no capacity and two types", &[6], &["vmdk", "other files"]);
     let forged = vmdk();
     describe(&forged, &sparse.replace("CID=1", &format!("#createType=\"monolithicFlat\"\n{flat}CID=1")));
-    forged.is_closed("two types", &[6], &["createType"]);
+    forged.must_open_nothing("two types", &[6], &["createType"]);
     let forged = vmdk();
     describe(&forged, &sparse.replace("monolithicSparse", "monolithicFlat"));
-    forged.is_closed("flat", &[6], &["monolithicFlat"]);
+    forged.must_open_nothing("flat", &[6], &["monolithicFlat"]);
     let forged = vmdk();
     let parent = forged.host("etc/shadow");
     describe(&forged, &sparse.replace("ffffffff", &format!("00000001\nparentFileNameHint=\"{parent}\"")));
-    forged.is_closed("a parent", &[6], &["parent"]);
+    forged.must_open_nothing("a parent", &[6], &["parent"]);
     let forged = vmdk();
     forged.le64(28, u64::MAX);
-    forged.is_closed("a description out of the file", &[1, 6], &["vmdk"]);
+    forged.must_open_nothing("a description out of the file", &[1, 6], &["vmdk"]);
     for (at, number) in
         [(12, u64::MAX), (12, 1 << 50), (20, 0), (20, u64::MAX), (48, u64::MAX - 1), (56, 1 << 50)]
     {
         let forged = vmdk();
         forged.le64(at, number);
-        forged.is_closed(&format!("{number} at {at}"), &[1, 6, 7], &[]);
+        forged.must_open_nothing(&format!("{number} at {at}"), &[1, 6, 7], &[]);
     }
     let forged = Forgery::empty(1);
     let flat = format!("RW 524288 FLAT \"{}\" 0\n", forged.host("etc/shadow"));
     forged.put(0, format!("{sparse}{flat}").as_bytes());
-    forged.is_closed("a description alone", &[6], &["only describes other files"]);
+    forged.must_open_nothing("a description alone", &[6], &["only describes other files"]);
 }
 
 #[test]
@@ -393,7 +411,7 @@ fn vdi_and_vhdx_that_lie() {
         return;
     }
     let vdi = || Forgery::new("ext4", "vdi", &[]);
-    vdi().is_sealed("a vdi");
+    vdi().must_be_sealed("a vdi");
     // Offsets of VDI_HEADER: kind, blocks' table, data, size of the disk, of a block, blocks, blocks in use, ids of parent.
     let words: [(u64, &[u8]); 7] = [
         (0x154, &[0xff; 4]),
@@ -407,10 +425,10 @@ fn vdi_and_vhdx_that_lie() {
     for (at, bytes) in words {
         let forged = vdi();
         forged.put(at, bytes);
-        forged.is_refused(&format!("vdi at {at:#x}"), &[1, 6], &[]);
+        forged.must_be_refused(&format!("vdi at {at:#x}"), &[1, 6], &[]);
     }
     let vhdx = || Forgery::new("ext4", "vhdx", &[]);
-    vhdx().is_sealed("a vhdx");
+    vhdx().must_be_sealed("a vhdx");
     // The head of the table of regions, both headers, the region of metadata.
     for at in [64 << 10, 192 << 10, 2 << 20] {
         let forged = vhdx();
@@ -420,7 +438,7 @@ fn vdi_and_vhdx_that_lie() {
         } else if at == 192 << 10 {
             forged.put(256 << 10, &[0xff; 4096]);
         }
-        forged.is_refused(&format!("vhdx at {at}"), &[1, 6], &[]);
+        forged.must_be_refused(&format!("vhdx at {at}"), &[1, 6], &[]);
     }
 }
 
@@ -441,5 +459,5 @@ fn raw_disks_that_pretend() {
     let head = std::fs::read(&overlay).unwrap();
     forged.put(0, &head[..1024]);
     std::fs::remove_file(Path::new(&overlay)).unwrap();
-    forged.is_closed("a raw disk with the head of a qcow2", &[6], &["backing file"]);
+    forged.must_open_nothing("a raw disk with the head of a qcow2", &[6], &["backing file"]);
 }

@@ -47,50 +47,55 @@ fn gpts_that_lie() {
     if !ready() {
         return;
     }
-    gpt(|_| {}, true).is_sealed("a sound GPT");
-    gpt(|forged| forged.le64(entry(1, 32), 4096), true).is_refused("overlapping", &[6], &["overlap"]);
-    gpt(|forged| forged.le64(entry(1, 40), 1 << 40), true).is_refused(
+    gpt(|_| {}, true).must_be_sealed("a sound GPT");
+    gpt(|forged| forged.le64(entry(1, 32), 4096), true).must_be_refused("overlapping", &[6], &["overlap"]);
+    gpt(|forged| forged.le64(entry(1, 40), 1 << 40), true).must_be_refused(
         "out of the disk",
         &[6],
         &["partition 2", "sectors"],
     );
-    gpt(|forged| forged.le64(entry(1, 40), u64::MAX), true).is_refused(
+    gpt(|forged| forged.le64(entry(1, 40), u64::MAX), true).must_be_refused(
         "beyond all numbers",
         &[6],
         &["partition 2"],
     );
-    gpt(|forged| forged.le64(entry(0, 32), u64::MAX), true).is_refused(
+    gpt(|forged| forged.le64(entry(0, 32), u64::MAX), true).must_be_refused(
         "inverted",
         &[6],
         &["partition 1", "ends before it starts"],
     );
-    gpt(|forged| forged.le64(entry(0, 32), 0), true).is_refused("over the table", &[6], &["the GPT itself"]);
-    gpt(|forged| forged.put(SECTOR + 16, &[1; 4]), false).is_sealed("a wrong checksum, but a sound backup");
+    gpt(|forged| forged.le64(entry(0, 32), 0), true).must_be_refused(
+        "over the table",
+        &[6],
+        &["the GPT itself"],
+    );
+    gpt(|forged| forged.put(SECTOR + 16, &[1; 4]), false)
+        .must_be_sealed("a wrong checksum, but a sound backup");
     gpt(|forged| forged.put(entry(0, 56), &[1; 4]), false)
-        .is_sealed("entries with a wrong checksum, but a sound backup");
+        .must_be_sealed("entries with a wrong checksum, but a sound backup");
     let both = |forged: &Forgery| {
         let end = forged.file.metadata().unwrap().len();
         forged.put(SECTOR + 16, &[1; 4]);
         forged.put(end - SECTOR + 16, &[1; 4]);
     };
-    gpt(both, false).is_refused("wrong checksums in both", &[6], &["both copies"]);
+    gpt(both, false).must_be_refused("wrong checksums in both", &[6], &["both copies"]);
     for count in [u32::MAX, 0, 1 << 25] {
         gpt(|forged| forged.put(SECTOR + 80, &count.to_le_bytes()), true)
-            .is_sealed("an impossible count, but a sound backup");
+            .must_be_sealed("an impossible count, but a sound backup");
         let both = |forged: &Forgery| {
             let end = forged.file.metadata().unwrap().len();
             forged.put(SECTOR + 80, &count.to_le_bytes());
             forged.put(end - SECTOR + 80, &count.to_le_bytes());
         };
-        gpt(both, true).is_refused(
+        gpt(both, true).must_be_refused(
             "an impossible count in both",
             &[6],
             &["both copies", "number or size of entries"],
         );
     }
-    gpt(|forged| forged.put(entry(1, 56), b"x\0y\0"), true).is_sealed("a backup that differs");
+    gpt(|forged| forged.put(entry(1, 56), b"x\0y\0"), true).must_be_sealed("a backup that differs");
     gpt(|forged| forged.le64(SECTOR + 72, u64::MAX), true)
-        .is_sealed("entries beyond all numbers, but a sound backup");
+        .must_be_sealed("entries beyond all numbers, but a sound backup");
 }
 
 /// A disk with one ext4 guest in partition 1 of an MBR, and an extended partition behind it.
@@ -129,8 +134,8 @@ fn chains_of_boot_records_that_lie() {
     }
     const FIRST: u32 = 257 * 2048;
     let first = u64::from(FIRST);
-    mbr(|forged| part(forged, first, 0, 0x83, 64, 64)).is_sealed("one logical partition");
-    mbr(|forged| part(forged, first, 1, 5, 0, 64)).is_refused(
+    mbr(|forged| part(forged, first, 0, 0x83, 64, 64)).must_be_sealed("one logical partition");
+    mbr(|forged| part(forged, first, 1, 5, 0, 64)).must_be_refused(
         "a record that names itself",
         &[6],
         &["in a circle"],
@@ -140,13 +145,13 @@ fn chains_of_boot_records_that_lie() {
         part(forged, first + 100, 1, 5, 200, 64);
         part(forged, first + 200, 1, 5, 100, 64);
     };
-    mbr(circle).is_refused("a circle of three", &[6], &["in a circle"]);
-    mbr(|forged| part(forged, first, 1, 5, u32::MAX, 64)).is_refused(
+    mbr(circle).must_be_refused("a circle of three", &[6], &["in a circle"]);
+    mbr(|forged| part(forged, first, 1, 5, u32::MAX, 64)).must_be_refused(
         "out of the disk",
         &[6],
         &["out of bounds"],
     );
-    mbr(|forged| part(forged, first, 0, 0x83, 1, u32::MAX)).is_refused(
+    mbr(|forged| part(forged, first, 0, 0x83, 1, u32::MAX)).must_be_refused(
         "a logical one out of the disk",
         &[6],
         &["logical partition 5"],
@@ -158,14 +163,14 @@ fn chains_of_boot_records_that_lie() {
             part(forged, at, 1, 5, (number + 1) * 8, 8);
         }
     };
-    mbr(many).is_refused("1,000 logical partitions", &[6], &["more than 256"]);
-    mbr(|forged| part(forged, 0, 2, 0x83, 4096, 100)).is_refused("overlapping", &[6], &["overlap"]);
-    mbr(|forged| part(forged, 0, 2, 0x83, u32::MAX, u32::MAX)).is_refused(
+    mbr(many).must_be_refused("1,000 logical partitions", &[6], &["more than 256"]);
+    mbr(|forged| part(forged, 0, 2, 0x83, 4096, 100)).must_be_refused("overlapping", &[6], &["overlap"]);
+    mbr(|forged| part(forged, 0, 2, 0x83, u32::MAX, u32::MAX)).must_be_refused(
         "out of the disk",
         &[6],
         &["partition 3"],
     );
-    mbr(|forged| part(forged, 0, 2, 5, 257 * 2048, 40 * 2048)).is_refused(
+    mbr(|forged| part(forged, 0, 2, 5, 257 * 2048, 40 * 2048)).must_be_refused(
         "two extended ones in one place",
         &[6],
         &["overlap"],
@@ -192,42 +197,50 @@ fn superblocks_that_lie() {
         return;
     }
     let longer = ["longer than what it lies on", "the whole disk"];
-    ext4("blocks_count", "99999999").is_refused("an ext4 that is too long", &[6], &longer);
-    ext4("log_block_size", "20").is_refused("blocks of a GiB", &[6], &["neither a partition table"]);
-    ext4("feature_incompat", "0xffffffff").is_refused("all features", &[6], &[]);
-    ext4("feature_incompat", "0x400002c2").is_refused("an unknown feature", &[6], &["cannot mount", "ext4"]);
-    ext4("inode_size", "0").is_refused("inodes of no length", &[6], &["ext4"]);
-    ext4("blocks_per_group", "0").is_refused("groups of no length", &[6], &["ext4"]);
-    ext4("first_data_block", "4000000000").is_refused("a first block out of the disk", &[6], &["ext4"]);
-    raw("ext4", |forged| forged.put(1024 + 4, &[0xff; 3])).is_refused(
+    ext4("blocks_count", "99999999").must_be_refused("an ext4 that is too long", &[6], &longer);
+    ext4("log_block_size", "20").must_be_refused("blocks of a GiB", &[6], &["neither a partition table"]);
+    ext4("feature_incompat", "0xffffffff").must_be_refused("all features", &[6], &[]);
+    ext4("feature_incompat", "0x400002c2").must_be_refused(
+        "an unknown feature",
+        &[6],
+        &["cannot mount", "ext4"],
+    );
+    ext4("inode_size", "0").must_be_refused("inodes of no length", &[6], &["ext4"]);
+    ext4("blocks_per_group", "0").must_be_refused("groups of no length", &[6], &["ext4"]);
+    ext4("first_data_block", "4000000000").must_be_refused("a first block out of the disk", &[6], &["ext4"]);
+    raw("ext4", |forged| forged.put(1024 + 4, &[0xff; 3])).must_be_refused(
         "a wrong checksum",
         &[6],
         &["checksum", "e2fsck"],
     );
-    raw("xfs", |forged| forged.be64(8, 1 << 40)).is_refused("an xfs that is too long", &[6], &[]);
-    raw("xfs", |forged| forged.be32(4, 1 << 31)).is_refused(
+    raw("xfs", |forged| forged.be64(8, 1 << 40)).must_be_refused("an xfs that is too long", &[6], &[]);
+    raw("xfs", |forged| forged.be32(4, 1 << 31)).must_be_refused(
         "an xfs of senseless blocks",
         &[6],
         &["neither a partition table"],
     );
-    raw("xfs", |forged| forged.put(120, &[0xff; 8])).is_refused("an xfs of senseless logarithms", &[6], &[]);
-    raw("xfs", |forged| forged.put(216, &[0xff; 4])).is_refused("an xfs of unknown features", &[6], &[]);
-    raw("btrfs", |forged| forged.le64((64 << 10) + 112, u64::MAX)).is_refused(
+    raw("xfs", |forged| forged.put(120, &[0xff; 8])).must_be_refused(
+        "an xfs of senseless logarithms",
+        &[6],
+        &[],
+    );
+    raw("xfs", |forged| forged.put(216, &[0xff; 4])).must_be_refused("an xfs of unknown features", &[6], &[]);
+    raw("btrfs", |forged| forged.le64((64 << 10) + 112, u64::MAX)).must_be_refused(
         "a btrfs that is too long",
         &[6],
         &[],
     );
-    raw("btrfs", |forged| forged.put((64 << 10) + 144, &[0xff; 4])).is_refused(
+    raw("btrfs", |forged| forged.put((64 << 10) + 144, &[0xff; 4])).must_be_refused(
         "a btrfs of senseless sectors",
         &[6],
         &[],
     );
-    raw("btrfs", |forged| forged.le64((64 << 10) + 188, u64::MAX)).is_refused(
+    raw("btrfs", |forged| forged.le64((64 << 10) + 188, u64::MAX)).must_be_refused(
         "a btrfs of unknown features",
         &[6],
         &[],
     );
-    raw("btrfs", |forged| forged.le64((64 << 10) + 136, 1 << 60)).is_refused(
+    raw("btrfs", |forged| forged.le64((64 << 10) + 136, 1 << 60)).must_be_refused(
         "a btrfs of many devices",
         &[6],
         &["devices"],
@@ -255,13 +268,13 @@ fn two_things_in_one_place() {
     }
     let length = |forged: &Forgery| forged.file.metadata().unwrap().len();
     let half = gpt(|forged| md(forged, length(forged), false), false);
-    half.is_refused("half a mirror with a GPT", &[6], &["software RAID", "half of a mirror"]);
-    mbr(|forged| md(forged, length(forged), false)).is_refused(
+    half.must_be_refused("half a mirror with a GPT", &[6], &["software RAID", "half of a mirror"]);
+    mbr(|forged| md(forged, length(forged), false)).must_be_refused(
         "half a mirror with an MBR",
         &[6],
         &["software RAID"],
     );
-    raw("ext4", |forged| md(forged, length(forged), false)).is_refused(
+    raw("ext4", |forged| md(forged, length(forged), false)).must_be_refused(
         "half a mirror without partitions",
         &[6],
         &["linux_raid_member"],
@@ -278,15 +291,15 @@ fn two_things_in_one_place() {
         },
         false,
     )
-    .is_refused("half a mirror in a partition", &[6], &["linux_raid_member"]);
+    .must_be_refused("half a mirror in a partition", &[6], &["linux_raid_member"]);
     let two = Forgery::new("xfs", "raw", &[]);
     let ext = Forgery::new("ext4", "raw", &[]);
     two.put(1024, &ext.bytes(1024, 1024));
-    two.is_refused("xfs and ext4", &[6], &["xfs and ext4", "wipefs"]);
+    two.must_be_refused("xfs and ext4", &[6], &["xfs and ext4", "wipefs"]);
     let two = Forgery::new("ext4", "raw", &[]);
     let btrfs = Forgery::new("btrfs", "raw", &[]);
     two.put(64 << 10, &btrfs.bytes(64 << 10, 4096));
-    two.is_refused("ext4 and btrfs", &[6], &["ext4 and btrfs", "wipefs"]);
+    two.must_be_refused("ext4 and btrfs", &[6], &["ext4 and btrfs", "wipefs"]);
 }
 
 /// What guestseal does not mount, whatever the host's kernel could: the kernel is never asked to find out.
@@ -323,14 +336,14 @@ fn filesystems_of_other_kinds() {
             file: std::fs::File::options().read(true).write(true).open(&forged.stage.image).unwrap(),
             ..forged
         };
-        forged.is_refused(maker, &[6], &[word]);
+        forged.must_be_refused(maker, &[6], &[word]);
     }
     // Their magic numbers where their superblocks stand.
     let bcachefs = Forgery::empty(64);
     bcachefs.put(4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef");
     bcachefs.put(4096 + 104, &[8]);
     bcachefs.put(4096 + 122, &[0, 1]);
-    bcachefs.is_refused("bcachefs", &[6], &["bcachefs"]);
+    bcachefs.must_be_refused("bcachefs", &[6], &["bcachefs"]);
     let zfs = Forgery::empty(128);
     let mut pairs = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     for (name, kind, value) in
@@ -348,5 +361,5 @@ fn filesystems_of_other_kinds() {
         pairs.extend(value);
     }
     zfs.put(16 << 10, &pairs);
-    zfs.is_refused("zfs", &[6], &["zfs_member"]);
+    zfs.must_be_refused("zfs", &[6], &["zfs_member"]);
 }
