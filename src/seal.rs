@@ -203,12 +203,17 @@ fn about_room(error: Error, folder: &Path) -> Error {
     /// What qemu takes at a time for a new cluster, and some more for its tables.
     const LITTLE: u64 = 256 << 10;
     let free = statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
-    match free {
-        Ok(free) if free < LITTLE && error.kind() == ErrorKind::Failed => error
-            .within(format!("no space is left in {} for the working overlay", folder.display()))
-            .hint("make room, or put the result elsewhere with --output NEW"),
-        _ => error,
+    if free.is_ok_and(|free| free >= LITTLE) || free.is_err() {
+        return error;
     }
+    let what = format!("no space is left in {} for the working overlay", folder.display());
+    let error = match error.kind() {
+        ErrorKind::Failed => error.within(what),
+        // A guest that looked damaged because its writes were lost.
+        ErrorKind::Unsupported => Error::failed(what).caused_by(error),
+        _ => return error,
+    };
+    error.hint("make room, or put the result elsewhere with --output NEW")
 }
 
 /// What was done to the guest.
