@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Findings, View, look, meets};
+use crate::action::{Findings, Note, View, look, meets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestRoot;
-use crate::guest::change::Verb;
+use crate::guest::change::{Change, Verb};
 use crate::inspect::guest::Guest;
 use crate::plan::Planned;
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Silent, Tally};
@@ -64,6 +65,14 @@ pub(crate) fn in_operation(planned: &Planned, error: Error) -> Error {
     error.within(format!("the operation {} {came}", planned.operation.name))
 }
 
+/// A file that is written gets a new body; under its other names the old one stays, with whatever was in it.
+fn other_names(change: &Change, view: View<'_>) -> Result<Option<Note>> {
+    let Change::Replace { path, .. } = change else { return Ok(None) };
+    let names = view.root.lookup(path)?.map_or(0, |entry| entry.names);
+    let message = || format!("the file has {names} names: the others keep its old content");
+    Ok((names > 1).then(|| Note { path: Some(path.clone()), message: message() }))
+}
+
 struct Run<'a> {
     mode: Mode,
     /// When only looking: what would be gone by now, and is not found once more by a later action.
@@ -103,6 +112,7 @@ impl Run<'_> {
         for change in &changes {
             let (action, path) = (change.verb(), change.path().to_path_buf());
             let file = FileReport { action, path, bytes: change.bytes() };
+            report.notes.extend(other_names(change, view)?);
             if self.mode == Mode::Change {
                 change.make(view.root)?;
                 self.host.event(Event::Change { operation: &report.name, file: &file });
@@ -124,7 +134,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether the path or a folder above it is gone. Of what sorts before a path, the last is that folder or below it.
     fn is_gone(&self, path: &Path) -> bool {
-        !self.gone.is_empty() && path.ancestors().any(|path| self.gone.contains(path))
+        let mut up_to = path.to_path_buf();
+        while let Some(last) = self.gone.range::<Path, _>((Unbounded, Included(&*up_to))).next_back() {
+            if path.starts_with(last) {
+                return true;
+            }
+            let both = up_to.components().zip(last.components());
+            up_to = both.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
+        }
+        false
     }
 }

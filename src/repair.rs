@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::damage::advice;
 use crate::mount::options::Access;
+use crate::mount::place::Place;
 use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
@@ -148,7 +149,8 @@ impl Broken {
 
     /// Mounting it for writing replays its journal or log.
     fn replay(&self, node: &Path, folder: &Path) -> Result<()> {
-        Mounted::mount(node, folder, self.content, Access::Change, None)?.close()
+        let place = Place::root(0, self.content, None);
+        Mounted::mount(node, folder, &place, Access::Change)?.close()
     }
 
     fn log_is_lost(&self) -> Error {

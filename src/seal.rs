@@ -14,6 +14,7 @@ use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
+use crate::guest::path_serde;
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
@@ -44,8 +45,10 @@ pub struct SealReport {
     /// The image that went in.
     pub input: ImageFacts,
     /// The sealed image.
+    #[serde(with = "path_serde")]
     pub image: PathBuf,
     /// Its record.
+    #[serde(with = "path_serde")]
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
@@ -200,12 +203,17 @@ fn about_room(error: Error, folder: &Path) -> Error {
     /// What qemu takes at a time for a new cluster, and some more for its tables.
     const LITTLE: u64 = 256 << 10;
     let free = statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
-    match free {
-        Ok(free) if free < LITTLE && error.kind() == ErrorKind::Failed => error
-            .within(format!("no space is left in {} for the working overlay", folder.display()))
-            .hint("make room, or put the result elsewhere with --output NEW"),
-        _ => error,
+    if free.is_ok_and(|free| free >= LITTLE) || free.is_err() {
+        return error;
     }
+    let what = format!("no space is left in {} for the working overlay", folder.display());
+    let error = match error.kind() {
+        ErrorKind::Failed => error.within(what),
+        // A guest that looked damaged because its writes were lost.
+        ErrorKind::Unsupported => Error::failed(what).caused_by(error),
+        _ => return error,
+    };
+    error.hint("make room, or put the result elsewhere with --output NEW")
 }
 
 /// What was done to the guest.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::disk::{DiskLayout, FsState, read_disk};
-use crate::error::{Result, both};
+use crate::error::{Error, Result, both};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
 use crate::image::info::Image;
@@ -93,7 +93,12 @@ impl Session {
         enter_private_mounts()?;
         let mut devices = Devices::new(&disk)?;
         let bytes = disk.bytes()?;
-        let (mut layout, mut repairs) = (read_disk(&mut devices.disk(), bytes)?, Vec::new());
+        let damaged = |error: Error| match error.what_to_do() {
+            None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
+            Some(_) => error,
+        };
+        let mut layout = read_disk(&mut devices.disk(), bytes).map_err(damaged)?;
+        let mut repairs = Vec::new();
         if handling.repair {
             (layout, repairs) = repair(&layout, &mut devices, &run.folder("probe")?, observer)?;
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::error::{Result, both_values};
+use crate::guest::path_serde;
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -101,6 +102,7 @@ fn look(
 #[serde(rename_all = "kebab-case")]
 pub struct Verdict {
     /// The image.
+    #[serde(with = "path_serde")]
     pub image: PathBuf,
     /// Whether nothing was found.
     pub sealed: bool,
@@ -121,9 +123,9 @@ pub struct Verdict {
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     let path = target.image.as_path();
-    // Before its record, which an interrupted commit has not written yet; locked before it is hashed.
+    // Before its record, which an interrupted commit has not written yet.
     let image = open(target, observer)?;
-    let seal = record::load(path)?;
+    let seal = record::load(path).map_err(|error| image.lock.blame(error))?;
     let operations: Vec<_> = seal
         .predicate
         .operations

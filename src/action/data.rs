@@ -37,15 +37,27 @@ pub(super) fn remove(verb: &Remove, view: View<'_>) -> Result<Findings> {
     Ok(findings)
 }
 
-/// A folder goes as a whole, or, where something deep inside is kept, all but that and the folders that lead to it.
-fn remove_folder(folder: PathBuf, keep: &KeepSet, view: View<'_>, changes: &mut Vec<Change>) -> Result<()> {
-    let mut spared = BTreeSet::new();
+/// A folder goes as a whole, or, where something deep inside is kept or mounted, all but that and the folders that lead
+/// to it.
+pub(super) fn remove_folder(
+    folder: PathBuf,
+    keep: &KeepSet,
+    view: View<'_>,
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    // What is mounted there is emptied like any folder.
+    let mounted = view.root.mount_points_at(&folder).flat_map(Path::ancestors);
+    let mut spared: BTreeSet<PathBuf> =
+        mounted.filter(|path| path.starts_with(&folder)).map(Path::to_path_buf).collect();
+    let mut keeper = keep.ask();
     if !keep.is_empty() {
         view.root.walk(&folder, |item| {
             let path = folder.join(item.below);
-            if keep.has(&path) {
+            let above = path.parent().unwrap_or(&folder);
+            // Below what is kept all is; the folders that lead to it are spared, and the rest in them goes.
+            if !keeper.keeps(above) && keeper.keeps(&path) {
                 let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&folder));
-                spared.extend(above.filter(|above| !keep.has(above)).map(Path::to_path_buf));
+                spared.extend(above.map(Path::to_path_buf));
             }
             Ok(())
         })?;
@@ -58,7 +70,7 @@ fn remove_folder(folder: PathBuf, keep: &KeepSet, view: View<'_>, changes: &mut 
     for folder in &spared {
         for name in view.root.names(folder)? {
             let Some(entry) = view.root.lookup(&folder.join(name))? else { continue };
-            if spared.contains(&entry.path) || keep.has(&entry.path) {
+            if spared.contains(&entry.path) || keeper.keeps(&entry.path) {
                 continue;
             }
             changes.push(if entry.kind == FileKind::Folder {

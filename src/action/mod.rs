@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::change::Change;
-use crate::guest::glob::{KeepSet, Pattern};
+use crate::guest::glob::{KeepSet, Pattern, find_all};
 use crate::guest::password::PasswordChange;
 use crate::guest::path_serde;
 use crate::guest::{Entry, GuestRoot};
@@ -149,12 +149,12 @@ fn find(paths: &[String], keep: &[String], view: View<'_>) -> Result<Vec<Entry>>
     let homes = &view.guest.homes;
     let keep = KeepSet::new(keep, homes)?;
     let mut found = Vec::new();
-    for text in paths {
-        Pattern::parse(text)?.find(view.root, homes, &mut found)?;
-    }
-    found.retain(|entry| !keep.has(&entry.path));
+    let patterns = paths.iter().map(|text| Pattern::parse(text)).collect::<Result<Vec<_>>>()?;
+    find_all(&patterns, view.root, homes, &mut found)?;
     found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     found.dedup_by(|a, b| a.path == b.path);
+    let mut keeper = keep.ask();
+    found.retain(|entry| !keeper.keeps(&entry.path));
     Ok(found)
 }
 

@@ -10,6 +10,8 @@ use crate::guest::accounts::{LoginDefs, Shadow};
 use crate::guest::change::{Change, Content, NewFile};
 use crate::guest::password::{CryptClues, Scheme, libcrypt_knows_yescrypt};
 
+const HINT: &str = "look at the file in the guest, or seal without setting passwords";
+
 pub(super) fn set(view: View<'_>) -> Result<Findings> {
     let path = Path::new("/etc/shadow");
     if view.settings.passwords.is_empty() {
@@ -19,11 +21,11 @@ pub(super) fn set(view: View<'_>) -> Result<Findings> {
     let entry = view
         .root
         .resolve(path)?
-        .ok_or_else(|| Error::unsupported("the guest has no /etc/shadow to set passwords in"))?;
+        .ok_or_else(|| Error::unsupported("the guest has no /etc/shadow to set passwords in").hint(HINT))?;
     let old = view
         .root
         .read(&entry.path)?
-        .ok_or_else(|| Error::unsupported("the guest's /etc/shadow is no file"))?;
+        .ok_or_else(|| Error::unsupported("the guest's /etc/shadow is no file").hint(HINT))?;
     let mut shadow = Shadow::parse(&old);
     let scheme = scheme(view, &shadow)?;
     for (user, change) in &view.settings.passwords {

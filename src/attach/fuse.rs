@@ -73,7 +73,9 @@ impl FuseDisk {
             Some(greeting) if greeting.get("QMP").is_some() => {
                 Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
             }
-            _ => Err(daemon.died("cannot show the image as a file")),
+            _ => Err(daemon
+                .died("cannot show the image as a file")
+                .hint("the image itself may be damaged: qemu-img check IMAGE tells more")),
         }
     }
 

@@ -101,10 +101,12 @@ fn check_layers(layers: &Value) -> Result<()> {
         .try_for_each(check_layers)
 }
 
+const DAMAGED: &str = "the image itself may be damaged: qemu-img check IMAGE tells more";
+
 /// Finds out why a server did not shake hands; one that hung up says so on its stderr.
 fn no_handshake(child: Child, error: HandshakeError) -> Error {
     let HandshakeError::Io(cause) = &error else {
-        return Error::failed("qemu-nbd does not serve the image").caused_by(error);
+        return Error::failed("qemu-nbd does not serve the image").caused_by(error).hint(DAMAGED);
     };
     if matches!(cause.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) {
         let seconds = OPEN_PATIENCE.as_secs();
@@ -117,7 +119,7 @@ fn no_handshake(child: Child, error: HandshakeError) -> Error {
         Ok(exit) if exit.status.success() => {
             Error::failed("qemu-nbd does not serve the image").caused_by(error)
         }
-        Ok(exit) => exit.success().err().unwrap_or_else(|| Error::failed("qemu-nbd ended")),
+        Ok(exit) => exit.success().err().unwrap_or_else(|| Error::failed("qemu-nbd ended")).hint(DAMAGED),
         Err(other) => other,
     }
 }

@@ -249,10 +249,14 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// A guest chooses its file names: control characters must not reach the terminal.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter })
-        .collect()
+pub fn clean(text: &str) -> String {
+    let turns = |letter| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless = |letter: char| {
+        let harms = (letter.is_control() && letter != '\n') || turns(letter);
+        if harms { '\u{fffd}' } else { letter }
+    };
+    // A second line is indented, so that no name can look like a line of ours.
+    text.chars().map(harmless).collect::<String>().replace('\n', "\n    ")
 }
 
 /// A reader that went away (`| head`) is no failure.

@@ -12,7 +12,7 @@ use super::args::{
     CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
 };
 use super::exit::Exit;
-use super::print::{Printer, bytes, counts, error_document, intention};
+use super::print::{Printer, bytes, clean, counts, error_document, intention};
 use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
@@ -181,7 +181,7 @@ fn describe_guest(seen: &Survey, printer: &Printer) {
     let guest = &seen.inspection.guest;
     printer.line(&format!(
         "guest: {}; {}; packages by {}; started by {}",
-        guest.os.pretty_name,
+        clean(&guest.os.pretty_name),
         guest.architecture.as_deref().unwrap_or("unknown architecture"),
         word(guest.package_manager),
         word(guest.init)
@@ -211,7 +211,7 @@ fn describe_guest(seen: &Survey, printer: &Printer) {
         printer.line(&format!(
             "  {name:<14} {content:<8} {:>12}  {}",
             bytes(volume.length),
-            points.join(", ")
+            clean(&points.join(", "))
         ));
     }
     for report in seen.operations.iter().filter(|report| !report.files.is_empty() || !report.notes.is_empty())

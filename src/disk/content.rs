@@ -179,6 +179,8 @@ pub struct Superblock {
     /// Other superblocks found on the same volume, most often left from earlier use: `blkid` calls this ambivalent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Content>,
+    /// Whether one of those others is sound: then it cannot be told which one counts.
+    pub ambivalent: bool,
 }
 
 impl Superblock {
@@ -197,6 +199,7 @@ impl Superblock {
             btrfs: None,
             ext: None,
             also: Vec::new(),
+            ambivalent: false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{Read, Seek};
 use serde::Serialize;
 
 use super::bytes::read_block;
-use super::content::Superblock;
+use super::content::{Content, Superblock};
 use super::gpt::{self, Gpt};
 use super::mbr::{self, BootSector};
 use super::probe::probe;
@@ -125,7 +125,7 @@ pub fn read_disk<R: Read + Seek>(disk: &mut R, disk_bytes: u64) -> Result<DiskLa
     match gpt::read(disk, disk_bytes, boot.as_ref())? {
         Gpt::Table(table) => {
             let layout = DiskLayout::partitioned(disk, disk_bytes, table)?;
-            return Ok(warn_of_remains(layout, whole.as_ref()));
+            return warn_of_remains(layout, whole.as_ref());
         }
         Gpt::Absent if announced && whole.is_none() => {
             return Err(lie("the boot sector announces a GPT, but there is none at either end of the disk"));
@@ -147,15 +147,24 @@ fn has_mbr(boot: Option<&BootSector>) -> bool {
 }
 
 /// What stands at the end of the last partition can look like the end of the disk: that is no remainder.
-fn warn_of_remains(layout: DiskLayout, whole: Option<&Superblock>) -> DiskLayout {
+///
+/// # Errors
+/// When the whole disk is a member of a RAID, whose partitions merely show on each of its halves.
+fn warn_of_remains(layout: DiskLayout, whole: Option<&Superblock>) -> Result<DiskLayout> {
     let is_same =
         |one: &Superblock, other: &Superblock| (one.content, &one.uuid) == (other.content, &other.uuid);
     let mut known = layout.volumes.iter().filter_map(|volume| volume.superblock.as_ref());
     let Some(remains) = whole.filter(|whole| !known.any(|known| is_same(known, whole))) else {
-        return layout;
+        return Ok(layout);
     };
     let content = remains.content;
-    layout.warn(format!("the disk as a whole has a superblock of {content}, ignored for the partition table"))
+    if content == Content::MdMember && !remains.damaged {
+        return Err(Error::unsupported("the whole disk is a member of a software RAID (md)").hint(
+            "sealing one half of a mirror would leave the other as it was; when it is none any more, take the superblock away: mdadm --zero-superblock, on a copy",
+        ));
+    }
+    Ok(layout
+        .warn(format!("the disk as a whole has a superblock of {content}, ignored for the partition table")))
 }
 
 fn read_mbr<R: Read + Seek>(
@@ -170,9 +179,7 @@ fn read_mbr<R: Read + Seek>(
     };
     match layout {
         // A superblock that a partition table was written over is no reason to doubt the table.
-        Ok(layout) if layout.known() > 0 || superblock.damaged => {
-            Ok(warn_of_remains(layout, Some(&superblock)))
-        }
+        Ok(layout) if layout.known() > 0 || superblock.damaged => warn_of_remains(layout, Some(&superblock)),
         Ok(_) => Ok(DiskLayout::whole(bytes, Some(superblock)).warn(
             "the first sector looks like a partition table; it is ignored, since no partition holds anything",
         )),

@@ -160,8 +160,11 @@ impl Chain {
             if builder.partitions.len() > MAX_PARTITIONS {
                 return Err(lie(format!("the MBR has more than {MAX_PARTITIONS} partitions")));
             }
-            if record >= end || visited.len() > MAX_PARTITIONS {
+            if record >= end {
                 return Err(lie(format!("the extended boot records lead out of bounds, to sector {record}")));
+            }
+            if visited.len() > MAX_PARTITIONS {
+                return Err(lie(format!("there are more than {MAX_PARTITIONS} logical partitions")));
             }
             let sector = read_block(disk, record * builder.sector_size, 512)
                 .context(|| "cannot read the partition table")?;

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -200,6 +201,9 @@ impl GuestRoot {
         let failed = || format!("cannot write {} in the guest", path.display());
         let (folder, name) =
             self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
+        if self.lookup(path)?.is_some_and(|entry| entry.kind == FileKind::Folder) {
+            return Err(is_folder(path));
+        }
         let old = self.open_file(path)?;
         let temporary = free_name(&folder).context(failed)?;
         let written = write_beside(&folder, &temporary, content, old.as_ref(), new).and_then(|()| {
@@ -227,6 +231,9 @@ impl GuestRoot {
         let failed = || format!("cannot make the link {} in the guest", path.display());
         let (folder, name) =
             self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
+        if self.lookup(path)?.is_some_and(|entry| entry.kind == FileKind::Folder) {
+            return Err(is_folder(path));
+        }
         unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir).context(failed)?;
         with_attributes_lifted(&[&folder], || symlinkat(target, &folder, name.as_os_str())).context(failed)
     }
@@ -253,10 +260,17 @@ impl GuestRoot {
 /// The extended attribute that holds an SELinux label.
 const SELINUX_LABEL: &str = "security.selinux";
 
+fn is_folder(path: &Path) -> Error {
+    Error::unsupported(format!("{} is a folder in the guest, where a file belongs", path.display()))
+        .hint("look at it in the guest: take the folder away, or leave the operation out")
+}
+
 /// A short name that nothing in the folder has: the guest's own name may be as long as names get. What an interrupted
-/// run left under it goes; a folder, which only somebody else can have made, does not.
+/// run left under it goes; a folder, which only somebody else can have made, does not. So nobody can take them all.
 fn free_name(folder: &OwnedFd) -> nix::Result<OsString> {
-    let names = (0..100).map(|number| OsString::from(format!(".guestseal.{number}.new")));
+    let fixed = 0..10u64;
+    let any = std::iter::repeat_with(|| RandomState::new().hash_one(0)).take(10);
+    let names = fixed.chain(any).map(|number| OsString::from(format!(".guestseal.{number}.new")));
     let mut free = names.filter(|name| unlink_lifting(folder, name, UnlinkatFlags::NoRemoveDir).is_ok());
     free.next().ok_or(Errno::EEXIST)
 }

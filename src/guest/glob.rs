@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
@@ -22,6 +24,8 @@ const LENGTH_MAX: usize = 4096;
 
 /// The most steps that the braces of one glob may take to expand.
 const EXPANSIONS_MAX: u32 = 1024;
+/// The most bytes that the paths of one search may have together: a million usual ones.
+const FOUND_MAX: usize = 128 << 20;
 
 /// A parsed glob, its braces already expanded.
 #[derive(Debug, Clone)]
@@ -67,15 +71,72 @@ impl Pattern {
     /// # Errors
     /// When a folder cannot be read.
     pub fn find(&self, root: &GuestRoot, homes: &[PathBuf], found: &mut Vec<Entry>) -> Result<()> {
-        let slash = [PathBuf::from("/")];
-        let starts = if self.in_homes { homes } else { &slash };
-        for steps in &self.alternatives {
-            for start in starts {
-                find_from(root, start.clone(), steps, found)?;
+        find_all(std::slice::from_ref(self), root, homes, found)
+    }
+}
+
+/// Everything that any of these globs matches; what several match is found as often. Globs that go through the same
+/// folder do so together: a guest may have a million files.
+///
+/// # Errors
+/// As [`Pattern::find`], and kind [`crate::ErrorKind::Unsupported`] when more is found than a run can hold in memory.
+pub fn find_all(
+    patterns: &[Pattern],
+    root: &GuestRoot,
+    homes: &[PathBuf],
+    found: &mut Vec<Entry>,
+) -> Result<()> {
+    let slash = [PathBuf::from("/")];
+    let mut walks: BTreeMap<PathBuf, Vec<&[Step]>> = BTreeMap::new();
+    let mut finds = Finds { root, found, bytes: 0 };
+    for pattern in patterns {
+        for start in if pattern.in_homes { homes } else { &slash } {
+            for steps in &pattern.alternatives {
+                match leading_names(start, steps) {
+                    (folder, [Step::Below, rest @ ..]) => walks.entry(folder).or_default().push(rest),
+                    _ => find_from(start, steps, &mut finds)?,
+                }
             }
         }
+    }
+    for (folder, rests) in walks {
+        if let Some(folder) = folder_trusted(root, &folder)? {
+            walk(&folder, &rests, &mut finds)?;
+        }
+    }
+    Ok(())
+}
+
+/// What was found so far.
+struct Finds<'a> {
+    root: &'a GuestRoot,
+    found: &'a mut Vec<Entry>,
+    bytes: usize,
+}
+
+impl Finds<'_> {
+    fn add(&mut self, entry: Option<Entry>) -> Result<()> {
+        let Some(entry) = entry else { return Ok(()) };
+        self.bytes += entry.path.as_os_str().len();
+        if self.bytes > FOUND_MAX {
+            let folder = entry.path.ancestors().find(|path| path.as_os_str().len() < 100);
+            let folder = folder.unwrap_or(&entry.path).display();
+            return Err(Error::unsupported(format!(
+                "there are too many files, or too long paths, below {folder} in the guest"
+            ))
+            .hint("look into the folder in the guest: no sane one has millions of files to be removed"));
+        }
+        self.found.push(entry);
         Ok(())
     }
+}
+
+/// The names with which the steps begin, from `start` on, and the other steps.
+fn leading_names<'a>(start: &Path, steps: &'a [Step]) -> (PathBuf, &'a [Step]) {
+    let mut path = start.to_path_buf();
+    let named = steps.iter().map_while(|step| if let Step::Name(name) = step { Some(name) } else { None });
+    let count = named.map(|name| path.push(name)).count();
+    (path, &steps[count..])
 }
 
 fn wrong(text: &str, why: &str) -> Error {
@@ -130,36 +191,28 @@ fn expand(text: &str, left: &mut u32) -> std::result::Result<Vec<String>, &'stat
     Err(UNPAIRED)
 }
 
-fn find_from(root: &GuestRoot, at: PathBuf, steps: &[Step], found: &mut Vec<Entry>) -> Result<()> {
-    let named = steps.iter().take_while(|step| matches!(step, Step::Name(_))).count();
-    let mut path = at;
-    path.extend(
-        steps[..named].iter().filter_map(|step| if let Step::Name(name) = step { Some(name) } else { None }),
-    );
-    let Some((step, rest)) = steps[named..].split_first() else {
-        found.extend(lookup_trusted(root, &path)?);
-        return Ok(());
+fn find_from(at: &Path, steps: &[Step], finds: &mut Finds<'_>) -> Result<()> {
+    let root = finds.root;
+    let (path, steps) = leading_names(at, steps);
+    let Some((step, rest)) = steps.split_first() else {
+        return finds.add(lookup_trusted(root, &path)?);
     };
     let Some(folder) = folder_trusted(root, &path)? else { return Ok(()) };
     match step {
         Step::Match(glob) => {
             for name in root.names(&folder)? {
                 if glob.is_match(Path::new(&name)) {
-                    find_from_child(root, folder.join(name), rest, found)?;
+                    find_from_child(&folder.join(name), rest, finds)?;
                 }
             }
             Ok(())
         }
-        _ => walk(root, &folder, rest, found),
+        _ => walk(&folder, &[rest], finds),
     }
 }
 
-fn find_from_child(root: &GuestRoot, path: PathBuf, rest: &[Step], found: &mut Vec<Entry>) -> Result<()> {
-    if rest.is_empty() {
-        found.extend(root.lookup(&path)?);
-        return Ok(());
-    }
-    find_from(root, path, rest, found)
+fn find_from_child(path: &Path, rest: &[Step], finds: &mut Finds<'_>) -> Result<()> {
+    if rest.is_empty() { finds.add(finds.root.lookup(path)?) } else { find_from(path, rest, finds) }
 }
 
 /// The file at `path` when every folder on the way is real, or a link that root owns.
@@ -214,11 +267,11 @@ fn folder_trusted(root: &GuestRoot, path: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(so_far))
 }
 
-/// All below `folder` of which the last names match `rest`; nothing given means everything.
-fn walk(root: &GuestRoot, folder: &Path, rest: &[Step], found: &mut Vec<Entry>) -> Result<()> {
-    root.walk(folder, |item| {
-        if ends_with(item.below, rest) {
-            found.extend(root.lookup(&folder.join(item.below))?);
+/// All below `folder` of which the last names match one of `rests`; an empty one means everything.
+fn walk(folder: &Path, rests: &[&[Step]], finds: &mut Finds<'_>) -> Result<()> {
+    finds.root.walk(folder, |item| {
+        if rests.iter().any(|rest| ends_with(item.below, rest)) {
+            finds.add(finds.root.lookup(&folder.join(item.below))?)?;
         }
         Ok(())
     })
@@ -226,6 +279,17 @@ fn walk(root: &GuestRoot, folder: &Path, rest: &[Step], found: &mut Vec<Entry>) 
 
 /// Whether the path's last names match the steps, one name a step; a further `**` matches any number of names.
 fn ends_with(path: &Path, steps: &[Step]) -> bool {
+    if !steps.iter().any(|step| matches!(step, Step::Below)) {
+        // The usual case, by the last names alone: a path may have thousands.
+        let mut names = path.iter().rev();
+        return steps.iter().rev().all(|step| {
+            names.next().is_some_and(|name| match step {
+                Step::Name(text) => name == text.as_str(),
+                Step::Match(glob) => glob.is_match(Path::new(name)),
+                Step::Below => false,
+            })
+        });
+    }
     let names: Vec<&Path> = path.iter().map(Path::new).collect();
     (0..=names.len()).any(|from| matches(&names[from..], steps)) && !names.is_empty()
 }
@@ -275,16 +339,53 @@ impl KeepSet {
         self.absolute.is_empty() && self.in_homes.is_empty()
     }
 
-    /// Whether this path stays.
-    pub fn has(&self, path: &Path) -> bool {
+    /// To ask about many paths, one after the other.
+    pub fn ask(&self) -> Keeper<'_> {
+        Keeper { set: self, path: Vec::new(), levels: Vec::new() }
+    }
+
+    /// Whether one of the globs matches this very path.
+    fn matches(&self, path: &Path) -> bool {
         let below_home =
-            |home: &PathBuf| path.strip_prefix(home).is_ok_and(|below| any_level(&self.in_homes, below));
-        any_level(&self.absolute, path) || (!self.in_homes.is_empty() && self.homes.iter().any(below_home))
+            |home: &PathBuf| path.strip_prefix(home).is_ok_and(|below| self.in_homes.is_match(below));
+        (!self.absolute.is_empty() && self.absolute.is_match(path))
+            || (!self.in_homes.is_empty() && self.homes.iter().any(below_home))
     }
 }
 
-fn any_level(set: &GlobSet, path: &Path) -> bool {
-    !set.is_empty() && path.ancestors().any(|path| set.is_match(path))
+/// Answers about a path and the folders that lead to it. It remembers those of the last path, so that in a sorted list
+/// each folder is looked at once: a guest may nest them by the thousand.
+#[derive(Debug)]
+pub struct Keeper<'a> {
+    set: &'a KeepSet,
+    path: Vec<u8>,
+    /// Where in `path` each of its folders ends, and whether that one stays.
+    levels: Vec<(usize, bool)>,
+}
+
+impl Keeper<'_> {
+    /// Whether this path, or a folder that leads to it, stays.
+    pub fn keeps(&mut self, path: &Path) -> bool {
+        if self.set.is_empty() {
+            return false;
+        }
+        let bytes = path.as_os_str().as_bytes();
+        let same = self.path.iter().zip(bytes).take_while(|(one, other)| one == other).count();
+        let is_level = |end: usize| end == bytes.len() || bytes.get(end) == Some(&b'/');
+        while self.levels.last().is_some_and(|(end, _)| *end > same || !is_level(*end)) {
+            self.levels.pop();
+        }
+        self.path.clear();
+        self.path.extend(bytes);
+        let known = self.levels.last().map_or(0, |(end, _)| *end);
+        let ends = (known + 1..=bytes.len()).filter(|end| is_level(*end));
+        for end in ends {
+            let above = self.levels.last().is_some_and(|(_, kept)| *kept);
+            let kept = above || self.set.matches(Path::new(OsStr::from_bytes(&bytes[..end])));
+            self.levels.push((end, kept));
+        }
+        self.levels.last().is_some_and(|(_, kept)| *kept)
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ const PATH_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct GuestRoot {
     dir: OwnedFd,
+    /// Where other filesystems are mounted: folders that can be emptied and not removed.
+    mount_points: Vec<PathBuf>,
 }
 
 /// What a directory entry is.
@@ -100,7 +102,7 @@ impl GuestRoot {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = nix::fcntl::open(folder, flags, Mode::empty())
             .context(|| format!("cannot open the guest's root at {}", folder.display()))?;
-        let root = Self { dir };
+        let root = Self { dir, mount_points: Vec::new() };
         match root.open_at(Path::new("/"), OFlag::O_PATH, Mode::empty(), ResolveFlag::empty()) {
             Ok(_) => Ok(root),
             Err(Errno::ENOSYS) => Err(Error::host_lacks(
@@ -109,6 +111,16 @@ impl GuestRoot {
             .hint("use Linux 5.6 or newer")),
             Err(errno) => Err(Error::failed("cannot resolve paths in the guest's root").caused_by(errno)),
         }
+    }
+
+    /// Says that another filesystem is mounted at this real path.
+    pub fn add_mount_point(&mut self, path: PathBuf) {
+        self.mount_points.push(path);
+    }
+
+    /// The mount points at this real path and below it.
+    pub fn mount_points_at(&self, folder: &Path) -> impl Iterator<Item = &Path> {
+        self.mount_points.iter().map(PathBuf::as_path).filter(move |point| point.starts_with(folder))
     }
 
     /// The root folder itself, to mount below it.
@@ -224,7 +236,8 @@ impl GuestRoot {
                 "{} in the guest has {} bytes; no sane one has more than {READ_LIMIT}",
                 path.display(),
                 entry.bytes
-            )));
+            ))
+            .hint("look at the file in the guest: shorten it or take it away"));
         }
         let Some(fd) = self.open_existing(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?
         else {

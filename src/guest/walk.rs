@@ -12,7 +12,7 @@ use nix::libc;
 use walkdir::{DirEntry, WalkDir};
 
 use super::GuestRoot;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::interrupt;
 
 /// One file below a folder.
@@ -23,7 +23,7 @@ pub(crate) struct Item<'a> {
     /// What it is.
     pub(crate) kind: FileType,
     entry: &'a DirEntry,
-    path: PathBuf,
+    folder: &'a Path,
     root: &'a GuestRoot,
 }
 
@@ -36,13 +36,24 @@ impl Item<'_> {
         match self.entry.metadata() {
             Ok(metadata) => Ok(metadata.len()),
             // Too long a path, or gone.
-            Err(_) => Ok(self.root.lookup(&self.path)?.map_or(0, |entry| entry.bytes)),
+            Err(_) => Ok(self.root.lookup(&self.folder.join(self.below))?.map_or(0, |entry| entry.bytes)),
         }
     }
 }
 
+/// Paths that are longer stand for nothing but malice: programs of the guest itself cannot reach them by name.
+const DEEPEST: usize = 128 << 10;
+
+fn too_deep(folder: &Path) -> Error {
+    Error::unsupported(format!("folders below {} in the guest nest too deeply", folder.display()))
+        .hint("look into the folder in the guest, and take it away there")
+}
+
 impl GuestRoot {
     /// Calls `see` for all below `folder`; links are not followed. Nothing when there is no such folder.
+    ///
+    /// # Errors
+    /// When a folder cannot be read, or folders nest beyond all sense.
     pub(crate) fn walk(&self, folder: &Path, mut see: impl FnMut(&Item<'_>) -> Result<()>) -> Result<()> {
         let cannot = || format!("cannot list what is below {} in the guest", folder.display());
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
@@ -55,13 +66,17 @@ impl GuestRoot {
                 match item {
                     Ok(entry) => {
                         let below = start.join(entry.path().strip_prefix(&door).context(cannot)?);
-                        let (kind, path) = (entry.file_type(), folder.join(&below));
-                        see(&Item { below: &below, kind, entry: &entry, path, root: self })?;
+                        let kind = entry.file_type();
+                        see(&Item { below: &below, kind, entry: &entry, folder, root: self })?;
                     }
                     Err(error) if is_too_long(&error) => {
                         // Its entry was seen; what is below it begins again at a door of its own.
                         let Some(deep) = error.path() else { return Err(error).context(cannot) };
-                        starts.push(start.join(deep.strip_prefix(&door).context(cannot)?));
+                        let deep = start.join(deep.strip_prefix(&door).context(cannot)?);
+                        if deep.as_os_str().len() > DEEPEST {
+                            return Err(too_deep(folder));
+                        }
+                        starts.push(deep);
                     }
                     Err(error) => return Err(error).context(cannot),
                 }

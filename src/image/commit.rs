@@ -13,7 +13,7 @@ use super::journal::{self, Entry, Journal, beside, open_own};
 use super::lock::{LockedImage, lock_own};
 use super::nameless::{NamelessFile, folder_of};
 use super::overlay::{self, Overlay};
-use super::qcow2;
+use super::{qcow2, qcow2_tables};
 use crate::error::{Context, Error, ErrorKind, Result, both};
 use crate::fault::{self, Point};
 use crate::sys::tool::Tool;
@@ -157,7 +157,7 @@ impl Pending {
         if !self.entry.overlay.is(&Identity::of(&overlay)?) {
             return Err(Error::failed(format!("it was made for another overlay than {}", path.display())));
         }
-        qcow2::check_whole(&mut &overlay)?;
+        qcow2_tables::check(&mut &overlay)?;
         let now = ImageIdentity::of(lock.file(), self.entry.format, &overlay)?;
         self.entry.image.check(&now)
     }
@@ -179,8 +179,8 @@ impl Pending {
         let Err(error) = self.write_once(lock) else { return Ok(self) };
         let now = Stamp::of(lock.file()).ok();
         if self.before.is_some() && self.before == now {
-            let failed = Error::failed(format!("cannot write the result into {}", self.image.display()));
-            return both(Err(failed.caused_by(error)), remove_both(&self.image));
+            let error = error.within(format!("cannot write the result into {}", self.image.display()));
+            return both(Err(error), remove_both(&self.image));
         }
         Err(interrupted(&self.image).caused_by(error))
     }
@@ -192,7 +192,7 @@ impl Pending {
         let node = overlay::node(path, &image);
         let commit = Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-t", "writeback"]);
         let (exit, _) = commit.arg(format!("json:{node}")).output(1 << 16)?;
-        exit.success()?;
+        exit.success_without_complaint(&[])?;
         if self.before.is_none() && self.entry.format == Format::Qcow2 {
             // A commit that was killed may have taken clusters that nothing refers to.
             let check = Tool::find("qemu-img")?.spawn().args(["check", "-q", "-r", "leaks"]);
@@ -303,7 +303,7 @@ pub fn into_new_file(
     }
     let (exit, _) =
         convert.arg(format!("json:{}", overlay.node(image))).arg(output.path()).output(1 << 16)?;
-    exit.success()
+    exit.success_without_complaint(&[])
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
     fault::point(Point::OutputWritten)
 }

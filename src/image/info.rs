@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::commit;
-use super::format::{Format, HEAD_BYTES, check_vmdk, detect};
+use super::format::{Format, HEAD_BYTES, detect};
 use super::identity::Stamp;
 use super::lock::{LockedImage, Use};
-use super::qcow2;
+use super::{qcow2, qcow2_tables, vmdk};
 use crate::error::{Context, Error, Result};
 use crate::sys::tool::Tool;
 
@@ -84,16 +84,18 @@ impl Image {
         let file_bytes =
             file.seek(SeekFrom::End(0)).context(|| format!("cannot measure {}", path.display()))?;
         if file_bytes == 0 {
-            return Err(Error::unsupported(format!("{} is empty", path.display())));
+            return Err(Error::unsupported(format!("{} is empty", path.display()))
+                .hint("take the image from where it is whole"));
         }
         let about = |error: Error| error.within(format!("cannot work on {}", path.display()));
         let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),
             Format::Qcow2 => check_qcow2(file, lock.moving().is_some()),
-            Format::Vmdk => vmdk_description(file, &head)
-                .and_then(|text| check_vmdk(&text, matches!(usage, Use::Commit | Use::Write)))
-                .and_then(|()| ask_qemu(lock, format)),
+            Format::Vmdk => {
+                let will_write = matches!(usage, Use::Commit | Use::Write);
+                vmdk::check(file, &head, will_write).and_then(|()| ask_qemu(lock, format))
+            }
             Format::Vdi | Format::Vhdx => ask_qemu(lock, format),
         }
         .map_err(about)?;
@@ -190,24 +192,8 @@ pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
         let what = if header.corrupt { "is marked as corrupt" } else { "was not closed properly" };
         return refuse(format!("the image {what}"), "repair it first: qemu-img check -r all IMAGE");
     }
-    qcow2::check_whole(&mut file)?;
+    qcow2_tables::check(&mut file)?;
     Ok(header.virtual_bytes)
-}
-
-/// The description inside a sparse vmdk: offset and length are in sectors of 512 bytes at bytes 28 and 36.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn vmdk_description<R: Read + Seek>(mut file: R, head: &[u8]) -> Result<String> {
-    let word = |at: usize| {
-        head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
-    };
-    let (offset, length) = (word(28).saturating_mul(512), word(36).saturating_mul(512).min(1 << 20));
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.take(length).read_to_end(&mut text))
-        .context(|| "cannot read the vmdk's description")?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The length of the disk, for formats whose headers guestseal does not read itself.
@@ -219,7 +205,8 @@ fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     }
     let run = run.args(["-f", format.driver(), &path]);
     let (exit, answer) = run.output(ANSWER_LIMIT)?;
-    exit.success()?;
+    exit.success()
+        .map_err(|error| error.hint(format!("qemu-img check -f {} tells more", format.driver())))?;
     parse_answer(&answer)
 }
 
@@ -232,7 +219,8 @@ pub fn parse_answer(answer: &[u8]) -> Result<u64> {
     if let Some(backing) = answer["backing-filename"].as_str() {
         // qemu itself takes no longer name than this.
         let backing: String = backing.chars().take(1023).collect();
-        return Err(Error::unsupported(format!("the image has the backing file {backing:?}")));
+        return Err(Error::unsupported(format!("the image has the backing file {backing:?}"))
+            .hint("make it one whole image first: qemu-img convert -O qcow2 OLD NEW.qcow2"));
     }
     answer["virtual-size"]
         .as_u64()

@@ -9,3 +9,5 @@ pub mod lock;
 pub mod nameless;
 pub mod overlay;
 pub mod qcow2;
+pub mod qcow2_tables;
+pub mod vmdk;

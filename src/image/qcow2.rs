@@ -3,13 +3,12 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use super::qcow2_tables::L1_LIMIT;
 use crate::error::{Context, Error, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
 /// Length of a cluster of the overlays that guestseal makes, in bytes.
 pub const CLUSTER: u64 = 65536;
-/// The most bytes an L1 table may have by qemu's own bound (QCOW_MAX_L1_SIZE).
-const L1_LIMIT: u64 = 32 << 20;
 /// The bits of a table entry that hold an offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
@@ -44,11 +43,11 @@ pub struct Header {
     pub mark: Option<u64>,
 }
 
-fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-fn be64(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
@@ -73,9 +72,13 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
     }
     let incompatible = if version == 3 { be64(&bytes, 72) } else { 0 };
     if incompatible >> 5 != 0 {
-        return Err(Error::unsupported("the image uses features of qcow2 that guestseal does not know"));
+        return Err(Error::unsupported("the image uses features of qcow2 that guestseal does not know")
+            .hint("convert it first: qemu-img convert -O qcow2 OLD NEW.qcow2"));
     }
     let header_length = if version == 3 { u64::from(be32(&bytes, 100)) } else { 72 };
+    if version == 3 && !(104..=1 << cluster_bits).contains(&header_length) {
+        return Err(lies("its length is out of range"));
+    }
     let mut header = Header {
         virtual_bytes: be64(&bytes, 24),
         cluster_bytes: 1 << cluster_bits,
@@ -96,6 +99,12 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
             .map_err(|error| lies("the file ends within it").caused_by(error))?;
         header.backing_file = Some(String::from_utf8_lossy(&name).into_owned());
     }
+    // The type of compression stands behind the older fields: 1, zstd, goes with the feature bit and with nothing else.
+    let type_at = if header_length > 104 { read_at(image, 104, 1).ok() } else { None };
+    let zstd = type_at.is_some_and(|byte| byte != [0]);
+    if version == 3 && zstd != (incompatible & 8 != 0) {
+        return Err(lies("its type of compression makes no sense"));
+    }
     let mut extension = |kind| {
         extension_at(image, header_length, header.cluster_bytes, kind)
             .map_err(|error| lies("the file ends within it").caused_by(error))
@@ -109,57 +118,6 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
         header.mark = Some(be64(&mark, 0));
     }
     Ok(header)
-}
-
-/// Checks that every table and cluster that the image names begins within its file: a download that broke off lacks
-/// its end, which would read as an I/O error or as zeros. Reads 8 bytes for each cluster of the disk that is in use.
-///
-/// # Errors
-/// When it cannot be read, or something is missing.
-pub fn check_whole<R: Read + Seek>(image: &mut R) -> Result<()> {
-    let cut = || Error::failed("the image is cut off").hint("copy it again; qemu-img check tells more");
-    let missing = |error: std::io::Error| cut().caused_by(error);
-    let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
-    let head = read_at(image, 0, 72).map_err(missing)?;
-    let (cluster_bits, l1_entries, l1_at) = (be32(&head, 20), be32(&head, 36), be64(&head, 40));
-    let version3 = be32(&head, 4) == 3;
-    let extended = version3 && be64(&read_at(image, 72, 8).map_err(missing)?, 0) & 16 != 0;
-    if u64::from(l1_entries) * 8 > L1_LIMIT
-        || l1_at.checked_add(u64::from(l1_entries) * 8).is_none_or(|last| last > end)
-    {
-        return Err(cut());
-    }
-    let l1 = read_at(image, l1_at, l1_entries * 8).map_err(missing)?;
-    let mut tables: Vec<u64> =
-        l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0).collect();
-    tables.sort_unstable();
-    // Or a small file could name one table a million times, and be read for hours.
-    let overlap = tables.windows(2).any(|pair| pair[0] == pair[1]);
-    if overlap || tables.iter().any(|at| at % (1 << cluster_bits) != 0) {
-        return Err(
-            Error::failed("the image is damaged: its tables overlap").hint("qemu-img check tells more")
-        );
-    }
-    for at in tables {
-        let l2 = read_at(image, at, 1 << cluster_bits).map_err(missing)?;
-        // Entries of extended tables are 16 bytes with bits that say which parts of a cluster there are.
-        let lost = |entry: &[u8]| data_at(be64(entry, 0), cluster_bits).is_some_and(|at| at >= end);
-        if !extended && l2.chunks_exact(8).any(lost) {
-            return Err(cut());
-        }
-    }
-    Ok(())
-}
-
-/// Where the data of a cluster begins by its L2 entry; None when it has none in the file.
-fn data_at(entry: u64, cluster_bits: u32) -> Option<u64> {
-    let compressed = entry & (1 << 62) != 0;
-    let reads_as_zeros = entry & 1 != 0;
-    match (compressed, reads_as_zeros, entry & OFFSET) {
-        (true, ..) => Some(entry & ((1 << (62 - (cluster_bits - 8))) - 1)),
-        (false, true, _) | (false, _, 0) => None,
-        (false, false, at) => Some(at),
-    }
 }
 
 fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u32) -> std::io::Result<Vec<u8>> {
@@ -222,12 +180,14 @@ pub fn write_overlay<W: Write + Seek>(
     if l1_entries * 8 > L1_LIMIT {
         return Err(Error::unsupported(format!(
             "a disk of {virtual_bytes} bytes is too large for a working overlay"
-        )));
+        ))
+        .hint("if that length is right, seal a copy of your own: --in-place"));
     }
     if backing_file.len() > 1023 || !backing_file.starts_with('/') {
         return Err(Error::unsupported(
             "the image's absolute path has more than 1023 bytes, which qcow2 cannot hold",
-        ));
+        )
+        .hint("move the image to a folder nearer to the root"));
     }
     let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER);
     let clusters = 3 + l1_clusters;
@@ -296,24 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn too_large_a_disk_is_refused() {
-        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw", 0).is_err());
+    fn an_overlay_is_whole() {
+        crate::image::qcow2_tables::check(&mut Cursor::new(overlay())).unwrap();
     }
 
     #[test]
-    fn tables_that_overlap_are_refused() {
-        let mut good = overlay();
-        good.resize(8 * 65536, 0);
-        let with = |entries: [u64; 2]| {
-            let mut image = good.clone();
-            let bytes = entries.map(u64::to_be_bytes).concat();
-            image[3 * 65536..3 * 65536 + 16].copy_from_slice(&bytes);
-            check_whole(&mut Cursor::new(image)).map_err(|error| error.to_string())
-        };
-        assert_eq!(with([4 * 65536, 6 * 65536]), Ok(()));
-        for entries in [[4 * 65536, 4 * 65536], [4 * 65536, 5 * 65536 + 512]] {
-            assert_eq!(with(entries).unwrap_err(), "the image is damaged: its tables overlap");
-        }
+    fn too_large_a_disk_is_refused() {
+        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw", 0).is_err());
     }
 
     proptest! {
@@ -328,7 +277,7 @@ mod tests {
             let mut image = overlay();
             image[at] = value;
             if read_header(&mut Cursor::new(&image)).is_ok() {
-                let _ = check_whole(&mut Cursor::new(image));
+                let _ = crate::image::qcow2_tables::check(&mut Cursor::new(image));
             }
         }
     }

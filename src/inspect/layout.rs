@@ -1,22 +1,17 @@
-//! Which volume holds the guest's root, and what its fstab(5) mounts where.
+//! Which volume holds the guest's root, and whether its filesystems can be trusted.
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::disk::fstab::{self, FstabEntry, Source};
-use crate::disk::{Content, ContentClass, DiskLayout, FsState, Volume};
-use crate::error::{Error, ErrorKind, Result, both};
+use super::mounts::with_fstab;
+use crate::disk::{Content, ContentClass, DiskLayout, FsState, Superblock, Volume};
+use crate::error::{Error, Result, both};
 use crate::guest::{FileKind, GuestRoot};
 use crate::mount::damage::advice;
 use crate::mount::options::{Access, options};
 use crate::mount::place::{GuestLayout, Place};
 use crate::mount::{Devices, Mounted};
-use crate::sys::tool;
-
-/// Where operations do their work. A guest that keeps one of these on a volume that is not there is refused: what
-/// stayed there would not be removed.
-const ESSENTIAL: [&str; 9] = ["/boot", "/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"];
 
 /// A volume's name for people.
 pub fn volume_name(volume: &Volume) -> String {
@@ -35,7 +30,7 @@ struct Candidate {
 /// Finds the guest's root by looking into each filesystem, read-only, and reads its fstab.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] when there is no operating system or more than one, when a filesystem needs fsck, or
+/// [`crate::ErrorKind::Unsupported`] when there is no operating system or more than one, when a filesystem needs fsck, or
 /// when a part of the system lives where guestseal cannot go.
 pub fn find_guest(disk: &DiskLayout, devices: &mut Devices, probe: &Path) -> Result<GuestLayout> {
     let mut candidates = Vec::new();
@@ -45,6 +40,7 @@ pub fn find_guest(disk: &DiskLayout, devices: &mut Devices, probe: &Path) -> Res
             return Err(Error::unsupported(format!("{} holds a hibernated system", volume_name(volume)))
                 .hint("start the guest and shut it down, so that its memory image is gone"));
         }
+        refuse_ambivalent(volume, superblock)?;
         if superblock.content.is_linux_filesystem()
             && options(superblock.content, Access::Look, None).is_some()
         {
@@ -55,7 +51,10 @@ pub fn find_guest(disk: &DiskLayout, devices: &mut Devices, probe: &Path) -> Res
     let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name.as_str()).collect();
     match names.as_slice() {
         [] => Err(no_guest(disk)),
-        [_] => with_fstab(disk, candidates.remove(0)),
+        [_] => {
+            let Candidate { place, fstab, .. } = candidates.remove(0);
+            with_fstab(disk, place, &fstab)
+        }
         _ => Err(Error::unsupported(format!(
             "there are {} operating systems in the image: {}",
             names.len(),
@@ -65,14 +64,36 @@ pub fn find_guest(disk: &DiskLayout, devices: &mut Devices, probe: &Path) -> Res
     }
 }
 
-fn check_state(volume: &Volume) -> Result<()> {
+/// Of two filesystems on one volume the guest uses one, and the other holds what was thought to be gone. Like mount(8)
+/// and udev, guestseal does not choose.
+fn refuse_ambivalent(volume: &Volume, superblock: &Superblock) -> Result<()> {
+    let all = std::iter::once(superblock.content).chain(superblock.also.iter().copied());
+    if !superblock.ambivalent || !all.clone().any(Content::is_linux_filesystem) {
+        return Ok(());
+    }
+    let names: Vec<&str> = all.map(Content::name).collect();
+    Err(Error::unsupported(format!(
+        "{} has superblocks of {}: nobody can tell which one counts",
+        volume_name(volume),
+        names.join(" and ")
+    ))
+    .hint("take away the one that is left from earlier use, with wipefs(8) on a copy"))
+}
+
+pub(super) fn check_state(volume: &Volume) -> Result<()> {
     let Some(superblock) = volume.superblock.as_ref() else { return Ok(()) };
     let content = superblock.content;
     if superblock.needs_other_device {
         return Err(Error::unsupported(format!(
             "the {content} on {} has more devices than this disk",
             volume_name(volume)
-        )));
+        ))
+        .hint("guestseal seals guests of one disk"));
+    }
+    let repair = format!("repair it first with {}, on a copy", fsck(content));
+    if superblock.damaged {
+        let what = format!("the checksum of the {content} superblock on {} is wrong", volume_name(volume));
+        return Err(Error::unsupported(what).hint(repair));
     }
     if superblock.state == FsState::Errors {
         let what = match content {
@@ -89,6 +110,15 @@ fn check_state(volume: &Volume) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The program that checks and repairs this filesystem.
+fn fsck(content: Content) -> &'static str {
+    match content {
+        Content::Xfs => "xfs_repair",
+        Content::Btrfs => "btrfs check",
+        _ => "e2fsck -f",
+    }
 }
 
 fn no_guest(disk: &DiskLayout) -> Error {
@@ -109,7 +139,7 @@ fn no_guest(disk: &DiskLayout) -> Error {
         .find(|(_, content)| matches!(content.class(), ContentClass::Encrypted | ContentClass::Member));
     match layered {
         Some((_, content)) => error.hint(format!("systems on {content} are not supported yet")),
-        None => error,
+        None => error.hint("is it the disk that the guest boots from?"),
     }
 }
 
@@ -122,14 +152,13 @@ fn roots_on(
     probe: &Path,
 ) -> Result<Vec<Candidate>> {
     let node = devices.node(volume)?;
-    let place =
-        |subvolume: Option<String>| Place { volume: index, content, subvolume, point: PathBuf::from("/") };
+    let place = |subvolume: Option<String>| Place::root(index, content, subvolume);
     let look = |subvolume: Option<&str>| -> Result<(Option<Candidate>, Vec<String>)> {
-        let mounted = Mounted::mount(&node, probe, content, Access::Look, subvolume)?;
+        let place = place(subvolume.map(str::to_owned));
+        let mounted = Mounted::mount(&node, probe, &place, Access::Look)
+            .map_err(|error| error.within(format!("cannot look into {}", volume_name(volume))))?;
         let work = GuestRoot::open(probe).and_then(|root| {
-            let found = is_root(&root)?
-                .then(|| candidate(&root, volume, place(subvolume.map(str::to_owned))))
-                .transpose()?;
+            let found = is_root(&root)?.then(|| candidate(&root, volume, place)).transpose()?;
             Ok((found, subvolume_names(&root, content, subvolume)?))
         });
         both(work, mounted.close())
@@ -193,52 +222,4 @@ fn candidate(root: &GuestRoot, volume: &Volume, place: Place) -> Result<Candidat
     let name = format!("{} on {}{below}", os.pretty_name, volume_name(volume));
     let fstab = root.read(Path::new("/etc/fstab"))?.unwrap_or_default();
     Ok(Candidate { place, name, fstab })
-}
-
-/// Plans the mounts below the root.
-fn with_fstab(disk: &DiskLayout, candidate: Candidate) -> Result<GuestLayout> {
-    let mut layout = GuestLayout { root: candidate.place, others: Vec::new(), notes: Vec::new() };
-    for entry in fstab::parse(&candidate.fstab).entries {
-        let point = Path::new(&entry.mount_point);
-        if point == Path::new("/") || !point.is_absolute() || entry.is_swap() || entry.is_bind() {
-            continue;
-        }
-        match place_of(disk, &entry) {
-            Ok(place) => layout.others.push(place),
-            Err(why) if is_essential(point) && !entry.is_noauto() && !entry.is_nofail() => {
-                return Err(Error::new(ErrorKind::Unsupported, format!("the guest's {} {why}", point.display()))
-                    .hint("what is there would not be sealed; attach an image that has it, or mark it nofail in the guest's fstab"));
-            }
-            Err(why) => layout.notes.push(format!("{} is not sealed: it {why}", point.display())),
-        }
-    }
-    layout.others.sort_by_key(|place| place.point.components().count());
-    Ok(layout)
-}
-
-fn is_essential(point: &Path) -> bool {
-    // An EFI system partition holds boot loaders only; where the kernel lacks vfat it stays as it is.
-    let efi = point.starts_with("/boot/efi") || point.starts_with("/efi");
-    !efi && ESSENTIAL.iter().any(|folder| point.starts_with(folder))
-}
-
-fn place_of(disk: &DiskLayout, entry: &FstabEntry) -> Result<Place, String> {
-    if matches!(entry.source, Source::Network(_) | Source::Other(_)) {
-        return Err(format!("is on {}, which is no part of the image", entry.fs_type));
-    }
-    let index = disk.volumes.iter().position(|volume| entry.source.matches(volume, 0, 1));
-    let index = index.ok_or_else(|| "is on a volume that the image does not have".to_owned())?;
-    let volume = &disk.volumes[index];
-    let content = volume.superblock.as_ref().map(|superblock| superblock.content);
-    let content =
-        content.ok_or_else(|| format!("is on {}, which holds nothing known", volume_name(volume)))?;
-    check_state(volume).map_err(|error| format!("cannot be mounted: {}", error.chain()))?;
-    if options(content, Access::Look, None).is_none() {
-        return Err(format!("is a {content}, which guestseal does not mount"));
-    }
-    if content == Content::Vfat && !tool::has_filesystem("vfat") {
-        return Err("is a vfat, which this host's kernel does not have".into());
-    }
-    let subvolume = entry.subvolume().map(str::to_owned);
-    Ok(Place { volume: index, content, subvolume, point: PathBuf::from(&entry.mount_point) })
 }

@@ -5,4 +5,5 @@
 
 pub mod guest;
 pub mod layout;
+mod mounts;
 pub mod os_release;

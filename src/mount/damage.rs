@@ -35,11 +35,14 @@ pub fn mount_error(content: Content, error: io::Error) -> Error {
         Some(Errno::ENODEV) => {
             of(ErrorKind::HostLacks).caused_by(error).hint(format!("this host's kernel has no {content}"))
         }
+        Some(Errno::ENOENT) => of(ErrorKind::Unsupported)
+            .caused_by(error)
+            .hint("the subvolume that the guest's fstab names is not there"),
         Some(errno) if is_damage(errno) || errno == Errno::EIO => {
             of(ErrorKind::Unsupported).caused_by(error).hint(advice(content))
         }
         // The options are ours and good: it is the filesystem that the kernel cannot make sense of.
-        Some(Errno::EINVAL) => of(ErrorKind::Unsupported).caused_by(error).hint(format!(
+        Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EROFS) => of(ErrorKind::Unsupported).caused_by(error).hint(format!(
             "it has features that this host's kernel does not know, or errors: the kernel's log says which (dmesg). \
              If it has errors: {}",
             advice(content)

@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result, all, both};
 use crate::sys::ioctl::LoopWindow;
 use crate::sys::trouble;
 use options::{Access, options};
+use place::Place;
 
 /// The volumes of an attached disk as block devices, each made when it is first needed.
 #[derive(Debug)]
@@ -104,14 +105,9 @@ impl Mounted {
     /// # Errors
     /// Unsupported for a type that is not on the allow-list and for a filesystem with errors; that the host's kernel
     /// lacks the type.
-    pub fn mount(
-        device: &Path,
-        target: &Path,
-        content: Content,
-        access: Access,
-        subvolume: Option<&str>,
-    ) -> Result<Self> {
-        let options = options(content, access, subvolume)
+    pub fn mount(device: &Path, target: &Path, place: &Place, access: Access) -> Result<Self> {
+        let content = place.content;
+        let options = options(content, access, Some(place))
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
         let mount = builder.mount(device, target).map_err(|error| damage::mount_error(content, error))?;

@@ -4,6 +4,7 @@
 
 use sys_mount::MountFlags;
 
+use super::place::Place;
 use crate::disk::Content;
 
 /// Whether a filesystem is only looked at.
@@ -27,7 +28,7 @@ pub struct MountOptions {
 }
 
 /// The options for a kind of filesystem; None when guestseal does not mount it.
-pub fn options(content: Content, access: Access, subvolume: Option<&str>) -> Option<MountOptions> {
+pub fn options(content: Content, access: Access, place: Option<&Place>) -> Option<MountOptions> {
     let look = access == Access::Look;
     let (fs_type, mut data) = match content {
         // ext4's driver mounts all three and is the one that every kernel has.
@@ -40,7 +41,7 @@ pub fn options(content: Content, access: Access, subvolume: Option<&str>) -> Opt
         Content::Vfat => ("vfat", vec!["umask=0077"]),
         _ => return None,
     };
-    let subvolume = subvolume.filter(|_| content == Content::Btrfs).map(|name| format!("subvol={name}"));
+    let subvolume = place.filter(|_| content == Content::Btrfs).and_then(Place::subvolume_option);
     data.extend(subvolume.as_deref());
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
     if look {

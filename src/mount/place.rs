@@ -19,8 +19,25 @@ pub struct Place {
     /// The subvolume of a btrfs; none for its default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subvolume: Option<String>,
+    /// The same by its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subvolume_id: Option<u64>,
     /// Mount point in the guest.
     pub point: PathBuf,
+}
+
+impl Place {
+    /// The root of the guest.
+    pub fn root(volume: usize, content: Content, subvolume: Option<String>) -> Self {
+        Self { volume, content, subvolume, subvolume_id: None, point: PathBuf::from("/") }
+    }
+
+    /// The option that chooses the subvolume of a btrfs; none for its default one.
+    pub fn subvolume_option(&self) -> Option<String> {
+        let name = self.subvolume.as_ref().map(|name| format!("subvol={name}"));
+        // Both together are one more check by the kernel, which guests from before a rollback would fail.
+        name.or_else(|| self.subvolume_id.map(|id| format!("subvolid={id}")))
+    }
 }
 
 /// How the guest's filesystems fit together.

@@ -10,6 +10,7 @@ use super::{Devices, Mounted};
 use crate::disk::{DiskLayout, Volume};
 use crate::error::{Error, Result, all};
 use crate::guest::{FileKind, GuestRoot};
+use crate::inspect::layout::volume_name;
 use crate::mount::place::{GuestLayout, Place};
 
 /// The mounted guest. Its filesystems are unmounted in reverse order.
@@ -33,7 +34,7 @@ impl MountedTree {
         access: Access,
     ) -> Result<Self> {
         let mut mounts = vec![mount_at(disk, &guest.root, devices, folder, access)?];
-        let root = GuestRoot::open(folder)?;
+        let mut root = GuestRoot::open(folder)?;
         for place in &guest.others {
             let point = root.resolve(&place.point)?.filter(|entry| entry.kind == FileKind::Folder);
             let point = point.ok_or_else(|| {
@@ -41,12 +42,18 @@ impl MountedTree {
                     "the guest's fstab mounts {}, but there is no such folder",
                     place.point.display()
                 ))
+                .hint("make the folder in the guest, or take the line out of its fstab")
             })?;
+            if point.path == Path::new("/") {
+                let what = format!("the guest's fstab mounts {}, which is its root", place.point.display());
+                return Err(Error::unsupported(what).hint("take the line out of the guest's fstab"));
+            }
             // Through the folder itself, so that no link on the way can lead out of the guest.
             let inside = root.open_folder(&point.path)?;
             let through = PathBuf::from(format!("/proc/self/fd/{}", inside.as_raw_fd()));
             let name = folder.join(point.path.strip_prefix("/").unwrap_or(&point.path));
             mounts.push(mount_at(disk, place, devices, &through, access)?.known_as(name));
+            root.add_mount_point(point.path);
         }
         Ok(Self { root, mounts, folder: folder.to_path_buf() })
     }
@@ -80,5 +87,7 @@ fn mount_at(
 ) -> Result<Mounted> {
     let volume: &Volume = &disk.volumes[place.volume];
     let node = devices.node(volume)?;
-    Mounted::mount(&node, target, place.content, access, place.subvolume.as_deref())
+    Mounted::mount(&node, target, place, access).map_err(|error| {
+        error.within(format!("cannot mount {} at {}", volume_name(volume), place.point.display()))
+    })
 }

@@ -25,7 +25,7 @@ use nix::unistd::{Pid, Whence, lseek};
 use super::exec::{Image, open_pidfd, run_image};
 use super::interrupt;
 use super::wait::readable_within;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Room for a child's stderr, in bytes. What it writes beyond that is refused to it with EPERM.
 const STDERR_LIMIT: u64 = 64 << 10;
@@ -146,13 +146,13 @@ impl Spawn {
     /// signal that stops the run ends the child, and all that it started and did not send away.
     ///
     /// # Errors
-    /// As [`Spawn::spawn`] and [`Child::wait`], when it prints more, and [`crate::ErrorKind::Stopped`]. A bad exit
+    /// As [`Spawn::spawn`] and [`Child::wait`], when it prints more, and [`ErrorKind::Stopped`]. A bad exit
     /// status is for [`Exit::success`] to judge.
     pub fn output(self, limit: u64) -> Result<(Exit, Vec<u8>)> {
         let program = self.program.clone();
         let mut child = self.stdout(Stdio::piped()).spawn()?;
         let Some(mut pipe) = child.take_stdout() else { return Ok((child.wait()?, Vec::new())) };
-        let read = read_to_end(&mut pipe, limit).and_then(|bytes| {
+        let read = read_to_end(&mut pipe, limit, &program).and_then(|bytes| {
             interrupt::until_readable(child.pidfd())?;
             Ok(bytes)
         });
@@ -161,7 +161,10 @@ impl Spawn {
             Err(error) => {
                 drop(child);
                 wait_for_heirs(&mut pipe);
-                Err(error.within(format!("{} did not end by itself", program.display())))
+                Err(match error.kind() {
+                    ErrorKind::Stopped => error.within(format!("{} was stopped", program.display())),
+                    _ => error,
+                })
             }
         }
     }
@@ -200,9 +203,19 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// The program's path.
-    pub fn program(&self) -> &Path {
-        &self.program
+    /// Judges the status and the words of one of qemu's programs: they end with 0 even when they could not write the last
+    /// metadata of an image, and only say so.
+    ///
+    /// # Errors
+    /// As [`Exit::success`], and for a line on stderr that is no warning and has none of the `harmless` words.
+    pub fn success_without_complaint(self, harmless: &[&str]) -> Result<()> {
+        let counts =
+            |line: &&str| !line.contains("warning:") && !harmless.iter().any(|words| line.contains(words));
+        let complaint = self.stderr.lines().find(counts).map(str::to_owned);
+        let program = self.program.display().to_string();
+        self.success()?;
+        let what = || Error::failed(format!("{program} complained while it closed the image"));
+        complaint.map_or(Ok(()), |line| Err(what().caused_by(line)))
     }
 
     /// Judges the status.
@@ -353,16 +366,17 @@ impl Drop for Child {
 }
 
 /// All that comes out of a pipe, of which at most `limit` bytes may.
-fn read_to_end(pipe: &mut ChildStdout, limit: u64) -> Result<Vec<u8>> {
+fn read_to_end(pipe: &mut ChildStdout, limit: u64, program: &Path) -> Result<Vec<u8>> {
+    let failed = || format!("cannot read what {} prints", program.display());
     let (mut bytes, mut block) = (Vec::new(), [0; 4096]);
     loop {
         interrupt::until_readable(pipe.as_fd())?;
-        match pipe.read(&mut block).context(|| "cannot read what it prints")? {
+        match pipe.read(&mut block).context(failed)? {
             0 => return Ok(bytes),
             length => bytes.extend_from_slice(&block[..length]),
         }
         if u64::try_from(bytes.len()).map_or(true, |length| length > limit) {
-            return Err(Error::failed(format!("it prints more than {limit} bytes")));
+            return Err(Error::failed(format!("{} prints more than {limit} bytes", program.display())));
         }
     }
 }

@@ -34,7 +34,7 @@ fn stderr_and_stdout_are_bounded() {
     let (exit, _) = shell("for i in $(seq 30000); do echo line $i >&2; done; true").output(0).unwrap();
     assert!(exit.stderr.len() <= STDERR_TAIL && exit.stderr.contains("line "), "{}", exit.stderr.len());
     let error = shell("echo 12345").output(5).unwrap_err();
-    assert_eq!(error.chain(), "/bin/sh prints more than 5 bytes");
+    assert_eq!(error.chain(), "/bin/sh did not end by itself: it prints more than 5 bytes");
 }
 
 #[test]
@@ -91,4 +91,19 @@ fn patience_ends() {
     let error = child.wait_within(Duration::from_millis(200)).unwrap_err();
     assert_eq!(error.chain(), "/bin/sh did not end within 0 s and was killed: stuck");
     assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn complaints_count_where_the_exit_code_says_nothing() {
+    let ended = |script: &str| Spawn::new("/bin/sh").args(["-c", script]).output(0).unwrap().0;
+    let complaint = "echo qemu-img: warning: odd >&2; echo Failed to flush >&2";
+    ended(complaint).success().unwrap();
+    let error = ended(complaint).success_without_complaint(&[]).unwrap_err();
+    assert!(
+        error.chain().contains("/bin/sh complained") && error.chain().ends_with("Failed to flush"),
+        "{error:?}"
+    );
+    ended(complaint).success_without_complaint(&["to flush"]).unwrap();
+    ended("echo qemu-img: warning: odd >&2").success_without_complaint(&[]).unwrap();
+    assert!(ended("exit 3").success_without_complaint(&[]).unwrap_err().chain().contains("exit status: 3"));
 }

@@ -52,7 +52,7 @@ pub enum Reach {
 
 /// What was in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Confinement {
     /// The version of Landlock's interface; none where the kernel has no Landlock.
     pub landlock: Option<u32>,

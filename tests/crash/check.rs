@@ -230,7 +230,7 @@ fn list(root: &Path) -> String {
     for file in walkdir::WalkDir::new(root).sort_by_file_name().into_iter().map(Result::unwrap) {
         let meta = file.path().symlink_metadata().unwrap();
         let content = if meta.is_file() {
-            format!("{:x?}", Sha256::digest(fs::read(file.path()).unwrap()))
+            Sha256::digest(fs::read(file.path()).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
         } else {
             fs::read_link(file.path()).map(|link| format!("{link:?}")).unwrap_or_default()
         };

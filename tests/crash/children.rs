@@ -9,41 +9,33 @@ use guestseal::fault::Point;
 use nix::sys::signal::Signal;
 
 use crate::check::Trial;
+use crate::common::ready;
+use crate::guest;
 use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::process::Process;
 use crate::run::{End, Run, moment, pause};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
-use crate::{by_nbd, guest, ready};
+use crate::traces::begin;
 
-fn modes() -> Vec<Mode> {
-    let way = if by_nbd() { "nbd" } else { "fuse" };
-    let mut modes = vec![Mode::new("qcow2", way, Commit::Overlay), Mode::new("qcow2", way, Commit::Output)];
-    if !by_nbd() {
-        modes.push(Mode::new("raw", "loop", Commit::InPlace));
-    }
-    modes
-}
+const MODES: [Mode; 3] = [
+    Mode::new("qcow2", "fuse", Commit::Overlay),
+    Mode::new("qcow2", "fuse", Commit::Output),
+    Mode::new("raw", "loop", Commit::InPlace),
+];
 
 /// Lets the run go on to its end, which must be an error with a word on the child, and looks at what it left.
 fn ends_well(tally: &Tally, trial: &Trial<'_>, run: Run, victim: &Process) {
     let session = run.pid.as_raw();
     let end = run.end();
     let fault = format!("SIGKILL of {} at each point", victim.name);
-    let host = || {
-        let (traces, took) = Traces::of(session);
-        traces.are_gone();
-        took
-    };
-    let image = || {
+    tally.trial(&fault, (trial, session), || {
         let End::Exit { code, said } = &end else { panic!("guestseal was killed too") };
         assert!([1, 4].contains(code) && said.contains("error: "), "{code} after {victim:?}: {said}");
         assert!(said.contains(&victim.name), "no word on {victim:?}: {said}");
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
-    };
-    tally.trial((&trial.reference.mode.name(), &fault), host, image);
+    });
 }
 
 /// Stops a run at a point; kills the child of the first kind that was not killed there yet; false when there is none.
@@ -73,14 +65,11 @@ fn kill_another(tally: &Tally, reference: &Reference, point: Point, done: &mut B
     }
 }
 
-#[test]
-fn children_killed_at_every_point() {
-    if !ready() {
-        return;
-    }
+/// Each kind of child is killed while the run stands at each point; the server must have been among them.
+pub(crate) fn at_every_point(modes: &[Mode], server: &str) {
     begin();
     let image = guest("arch");
-    let references: Vec<_> = modes().into_iter().map(|mode| Reference::make(&image, mode)).collect();
+    let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
     let jobs: Vec<_> = references
         .iter()
         .flat_map(|reference| Point::ALL.iter().map(move |point| (reference, *point)))
@@ -99,9 +88,15 @@ fn children_killed_at_every_point() {
     tally.report();
     let kinds = kinds.into_inner().unwrap();
     println!("children that were killed: {kinds:?}");
-    // The kernel keeps 15 letters of a name.
-    let server = if by_nbd() { "qemu-nbd" } else { "qemu-storage-da" };
     assert!(kinds.contains(server), "{kinds:?}");
+}
+
+#[test]
+fn children_killed_at_every_point() {
+    if ready() {
+        // The kernel keeps 15 letters of a name.
+        at_every_point(&MODES, "qemu-storage-da");
+    }
 }
 
 /// Waits for qemu-img below the run and kills it some time later. None when it was over before.
@@ -127,13 +122,8 @@ fn qemu_img_killed_while_it_writes() {
     }
     begin();
     let image = guest("debian12");
-    let way = if by_nbd() { "nbd" } else { "fuse" };
-    let modes = [
-        (Mode::new("qcow2", way, Commit::Overlay), Point::JournalNamed),
-        (Mode::new("qcow2", way, Commit::Output), Point::Detached),
-    ];
     let tally = Tally::default();
-    for (mode, point) in modes {
+    for (mode, point) in [(MODES[0], Point::JournalNamed), (MODES[1], Point::Detached)] {
         let reference = Reference::make(&image, mode);
         let length = writing(&reference, point);
         println!("{}: qemu-img takes {length:?}", mode.name());

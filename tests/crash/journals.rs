@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use guestseal::fault::Point;
 
-use crate::common::{Ran, guestseal, require, tool};
+use crate::common::{Ran, guestseal, ready, require, tool};
+use crate::guest;
 use crate::mode::{Commit, Digest, Mode, record_of};
 use crate::run::{End, Run};
 use crate::stage::Stage;
-use crate::{guest, ready};
 
 /// An image with a partition table, whose first MiB no sealing writes.
 fn image(format: &str) -> Stage {

@@ -2,8 +2,8 @@
 //! Afterwards nothing may be left of it on the host, and the image is what it was, sealed, or one `recover` from
 //! sealed. How to run it, and what it has shown: docs/reliability.md.
 //!
-//! It looks by means of its own: /proc, /sys/block, digests of the files, qemu-img, the filesystems' checkers. The kernel
-//! attaches by nbd where `GUESTSEAL_TEST_NBD` says that it can (scripts/vm-run), and by FUSE and loop elsewhere.
+//! It looks by means of its own: /proc, /sys/block, digests of the files, qemu-img, the filesystems' checkers. What
+//! attaches by nbd is in a module of its own, which scripts/test runs in a virtual machine.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails or says so")]
 
@@ -11,6 +11,7 @@ mod check;
 mod children;
 mod journals;
 mod mode;
+mod nbd;
 mod points;
 mod process;
 mod random;
@@ -42,16 +43,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Whether the kernel attaches by nbd here.
-fn by_nbd() -> bool {
-    variable("GUESTSEAL_TEST_NBD").is_some()
-}
-
 /// The image of this guest, which nobody writes. A virtual machine can make none, so one is named there.
 fn guest(variant: &str) -> PathBuf {
     variable("GUESTSEAL_TEST_GUEST").map_or_else(|| guests::guest(variant).image, PathBuf::from)
-}
-
-fn ready() -> bool {
-    common::ready() && (!by_nbd() || common::require(common::on_path("qemu-nbd"), "needs qemu-nbd"))
 }

@@ -6,22 +6,21 @@ use std::sync::Mutex;
 use guestseal::fault::Point;
 
 use crate::check::{State, Trial};
+use crate::common::ready;
+use crate::guest;
 use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::run::{End, Run};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
-use crate::{by_nbd, guest, ready};
+use crate::traces::begin;
 
-/// Each way of writing the result, with each way of attaching that this kernel has.
-fn modes() -> Vec<Mode> {
-    use Commit::{InPlace, Output, Overlay};
-    let way = if by_nbd() { "nbd" } else { "fuse" };
-    let common = [("qcow2", Overlay), ("raw", Overlay), ("qcow2", Output)];
-    let common = common.map(|(format, commit)| Mode::new(format, way, commit));
-    let here = [("raw", "loop", InPlace), ("qcow2", "fuse", InPlace)];
-    let here = here.map(|(format, way, commit)| Mode::new(format, way, commit));
-    common.into_iter().chain(here.into_iter().filter(|_| !by_nbd())).collect()
-}
+/// Each way of writing the result.
+const MODES: [Mode; 5] = [
+    Mode::new("qcow2", "fuse", Commit::Overlay),
+    Mode::new("raw", "fuse", Commit::Overlay),
+    Mode::new("qcow2", "fuse", Commit::Output),
+    Mode::new("qcow2", "fuse", Commit::InPlace),
+    Mode::new("raw", "loop", Commit::InPlace),
+];
 
 /// A run that is to be killed at a point, or to fail there, and the host and the image after it. None when the run
 /// never came by that point.
@@ -48,21 +47,11 @@ fn strike(
         if what == "kill" { "SIGKILL" } else { "failure" },
         words[0].display()
     );
-    let mut traces = None;
-    let host = || {
-        let (seen, took) = Traces::of(session);
-        traces = Some(seen);
-        took
-    };
-    let image = || {
+    let state = tally.trial(&fault, (trial, session), || {
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
-    };
-    let state = tally.trial((&trial.reference.mode.name(), &fault), host, image);
-    if let Some(traces) = traces {
-        traces.are_gone();
-    }
+    });
     Some(state.unwrap_or(State::Open))
 }
 
@@ -71,9 +60,9 @@ fn strike(
 struct Map(Mutex<BTreeMap<String, Vec<(usize, String)>>>);
 
 impl Map {
-    fn add(&self, mode: &str, point: Point, states: &[Option<State>]) {
+    fn add(&self, mode: &str, point: Point, states: &[State]) {
         let place = Point::ALL.iter().position(|other| *other == point).unwrap();
-        let states: Vec<String> = states.iter().flatten().map(|state| format!("{state:?}")).collect();
+        let states: Vec<String> = states.iter().map(|state| format!("{state:?}")).collect();
         let mut map = self.0.lock().unwrap();
         map.entry(mode.into()).or_default().push((place, format!("{} {}", point.name(), states.join("/"))));
     }
@@ -90,14 +79,11 @@ impl Map {
     }
 }
 
-#[test]
-fn killed_and_failed_at_every_point() {
-    if !ready() {
-        return;
-    }
+/// Runs come by each point, which is armed with each of `faults`. Returns the points that any of them came by.
+pub(crate) fn at_every_point(modes: &[Mode], faults: &[&str]) -> BTreeSet<&'static str> {
     begin();
     let image = guest("arch");
-    let references: Vec<_> = modes().into_iter().map(|mode| Reference::make(&image, mode)).collect();
+    let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
     let jobs: Vec<_> = references
         .iter()
         .flat_map(|reference| Point::ALL.iter().map(move |point| (reference, *point)))
@@ -108,18 +94,28 @@ fn killed_and_failed_at_every_point() {
         &tally,
         || (),
         |(), (reference, point)| {
-            let strike = |what| {
+            let mut states = Vec::new();
+            for fault in faults {
                 let trial = Trial::fresh(reference);
-                strike(&tally, &trial, *point, what, &trial.seal(Digest::Sha256))
-            };
-            if let Some(killed) = strike("kill") {
-                let name = reference.mode.name();
-                map.add(&name, *point, &[Some(killed), strike("fail")]);
+                let Some(state) = strike(&tally, &trial, *point, fault, &trial.seal(Digest::Sha256)) else {
+                    return;
+                };
+                states.push(state);
             }
+            map.add(&reference.mode.name(), *point, &states);
         },
     );
     let reached = map.print();
     tally.report();
+    reached
+}
+
+#[test]
+fn killed_and_failed_at_every_point() {
+    if !ready() {
+        return;
+    }
+    let reached = at_every_point(&MODES, &["kill", "fail"]);
     let never: Vec<_> =
         Point::ALL.iter().map(|point| point.name()).filter(|name| !reached.contains(name)).collect();
     assert!(never.is_empty(), "no run came by {never:?}: what are these points for?");
@@ -132,11 +128,7 @@ fn killed_and_failed_while_it_recovers() {
     }
     begin();
     let image = guest("arch");
-    let references: Vec<_> = modes()
-        .into_iter()
-        .filter(|mode| mode.commit == Commit::Overlay)
-        .map(|mode| Reference::make(&image, mode))
-        .collect();
+    let references: Vec<_> = MODES[..2].iter().map(|mode| Reference::make(&image, *mode)).collect();
     // Where the seal was killed: before anything was written, half way, and when all was.
     let seals = [Point::JournalNamed, Point::ImageWritten, Point::RecordNamed];
     let points = Point::ALL.iter().skip_while(|point| **point != Point::JournalNamed);
@@ -151,15 +143,15 @@ fn killed_and_failed_while_it_recovers() {
         &tally,
         || (),
         |(), (reference, seal, point)| {
-            let strike = |what| {
+            let mut states = Vec::new();
+            for fault in ["kill", "fail"] {
                 let trial = Trial::fresh(reference);
                 assert_eq!(Run::whole(&trial.seal(Digest::Sha256), Some((*seal, "kill"))), End::Killed);
-                strike(&tally, &trial, *point, what, &trial.recover())
-            };
-            if let Some(killed) = strike("kill") {
-                let name = format!("{}, killed at {}, recover", reference.mode.name(), seal.name());
-                map.add(&name, *point, &[Some(killed), strike("fail")]);
+                let Some(state) = strike(&tally, &trial, *point, fault, &trial.recover()) else { return };
+                states.push(state);
             }
+            let name = format!("{}, killed at {}, recover", reference.mode.name(), seal.name());
+            map.add(&name, *point, &states);
         },
     );
     assert!(!map.print().is_empty(), "recover came by no point");

@@ -4,19 +4,15 @@
 use std::time::Duration;
 
 use crate::check::{State, Trial};
+use crate::common::ready;
 use crate::mode::{Commit, Digest, Mode, Reference};
 use crate::process::Process;
 use crate::run::{Run, chance, moment, pause};
 use crate::tally::{Tally, share};
-use crate::traces::{Traces, begin};
-use crate::{by_nbd, guest, ready, variable};
+use crate::traces::begin;
+use crate::{guest, variable};
 
 use nix::sys::signal::Signal;
-
-/// So many kills of one mode, unless `GUESTSEAL_KILLS` says another number.
-fn kills(usual: usize) -> usize {
-    variable("GUESTSEAL_KILLS").map_or(usual, |text| text.parse().unwrap())
-}
 
 /// A kill at a random moment of a run that would take this long.
 fn strike(tally: &Tally, trial: &mut Trial<'_>, number: usize, lengths: &[(Digest, Duration)]) {
@@ -38,29 +34,24 @@ fn strike(tally: &Tally, trial: &mut Trial<'_>, number: usize, lengths: &[(Diges
         }
     };
     let end = run.end();
-    let mut traces = None;
-    let host = || {
-        let (seen, took) = Traces::of(session);
-        traces = Some(seen);
-        took
-    };
-    let image = || {
+    let state = tally.trial(fault, (trial, session), || {
         let state = trial.judge(&end);
         trial.seals_again(state);
         state
+    });
+    // What was not changed is good for the next one; what is written in place is opened half edited by the next.
+    let goes_on = match state {
+        Some(State::Untouched) => trial.is_alone(),
+        Some(State::Open) => !number.is_multiple_of(20),
+        _ => false,
     };
-    let state = tally.trial((&trial.reference.mode.name(), fault), host, image);
-    if let Some(traces) = traces {
-        traces.are_gone();
-    }
-    if !(state == Some(State::Untouched) && number % 20 != 0
-        || state == Some(State::Open) && number % 20 != 0)
-    {
+    if !goes_on {
         *trial = Trial::fresh(trial.reference);
     }
 }
 
-fn killed(variant: &str, mode: Mode, count: usize) {
+/// Kills so many runs, unless `GUESTSEAL_KILLS` says another number.
+pub(crate) fn killed(variant: &str, mode: Mode, usual: usize) {
     if !ready() {
         return;
     }
@@ -69,6 +60,7 @@ fn killed(variant: &str, mode: Mode, count: usize) {
     let lengths = [Digest::None, Digest::Sha256].map(|digest| (digest, reference.duration(digest)));
     println!("{}: a run of {variant} takes {lengths:?}", mode.name());
     let tally = Tally::default();
+    let count = variable("GUESTSEAL_KILLS").map_or(usual, |text| text.parse().unwrap());
     let jobs: Vec<usize> = (0..count).collect();
     share(
         &jobs,
@@ -80,24 +72,21 @@ fn killed(variant: &str, mode: Mode, count: usize) {
 }
 
 #[test]
-fn killed_at_random_moments() {
-    let (way, usual) = if by_nbd() { ("nbd", 40) } else { ("fuse", 200) };
-    killed("debian12", Mode::new("qcow2", way, Commit::Overlay), kills(usual));
+fn killed_over_an_overlay() {
+    killed("debian12", Mode::new("qcow2", "fuse", Commit::Overlay), 200);
 }
 
 #[test]
-fn killed_at_random_moments_over_a_raw_image() {
-    let way = if by_nbd() { "nbd" } else { "fuse" };
-    killed("debian12", Mode::new("raw", way, Commit::Overlay), kills(20));
+fn killed_over_an_overlay_of_a_raw_image() {
+    killed("debian12", Mode::new("raw", "fuse", Commit::Overlay), 20);
 }
 
 #[test]
-fn killed_at_random_moments_while_it_writes_in_place() {
-    killed("debian12", Mode::new("raw", "loop", Commit::InPlace), kills(40));
+fn killed_while_it_writes_a_new_file() {
+    killed("debian12", Mode::new("qcow2", "fuse", Commit::Output), 20);
 }
 
 #[test]
-fn killed_at_random_moments_while_it_writes_a_new_file() {
-    let way = if by_nbd() { "nbd" } else { "fuse" };
-    killed("debian12", Mode::new("qcow2", way, Commit::Output), kills(20));
+fn killed_while_it_writes_in_place() {
+    killed("debian12", Mode::new("raw", "loop", Commit::InPlace), 40);
 }

@@ -39,6 +39,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    #[expect(clippy::zombie_processes, reason = "waitpid(2) waits for it, which tells of its stopping too")]
     /// Starts guestseal with these words; at the point, if any, it does what is said: kill, stop or fail.
     pub(crate) fn start(words: &[OsString], fault: Option<(Point, &str)>) -> Self {
         let said = tempfile::tempfile().unwrap();

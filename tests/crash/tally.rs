@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::check::State;
+use crate::check::{State, Trial};
+use crate::traces::Traces;
 
 /// After so many trials that went wrong there is no use in going on.
 const ENOUGH: usize = 5;
@@ -33,32 +34,39 @@ impl Tally {
         change(rows.entry((way.into(), fault.into())).or_default());
     }
 
-    /// One trial: first whether the host is clean, which says how long that took, then what the image is.
+    /// One trial, after its run has ended: whether the host is clean, and what the image is.
     pub(crate) fn trial(
         &self,
-        (way, fault): (&str, &str),
-        host: impl FnOnce() -> Duration,
+        fault: &str,
+        (trial, session): (&Trial<'_>, i32),
         image: impl FnOnce() -> State,
     ) -> Option<State> {
+        let way = &trial.reference.mode.name();
         self.row(way, fault, |row| row.tried += 1);
-        match catch_unwind(AssertUnwindSafe(host)) {
-            Ok(took) => self.row(way, fault, |row| row.slowest = row.slowest.max(took)),
-            Err(panic) => {
-                self.row(way, fault, |row| row.left += 1);
-                self.went_wrong(format!("{way}: {fault}: left behind: {}", message(&*panic)));
+        let seen = self.caught((way, fault), "left behind", || Traces::of(session, trial.stage.folder()));
+        let state = self.caught((way, fault), "lost", image);
+        // Last, because runs beside this one have gone on meanwhile.
+        let gone = seen.and_then(|(traces, took)| {
+            self.caught((way, fault), "left behind", || traces.are_gone())?;
+            Some(took)
+        });
+        self.row(way, fault, |row| {
+            match state {
+                Some(state) => *row.states.entry(state).or_default() += 1,
+                None => row.lost += 1,
             }
-        }
-        match catch_unwind(AssertUnwindSafe(image)) {
-            Ok(state) => {
-                self.row(way, fault, |row| *row.states.entry(state).or_default() += 1);
-                Some(state)
+            match gone {
+                Some(took) => row.slowest = row.slowest.max(took),
+                None => row.left += 1,
             }
-            Err(panic) => {
-                self.row(way, fault, |row| row.lost += 1);
-                self.went_wrong(format!("{way}: {fault}: lost: {}", message(&*panic)));
-                None
-            }
-        }
+        });
+        state
+    }
+
+    fn caught<T>(&self, (way, fault): (&str, &str), what: &str, work: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(work))
+            .map_err(|panic| self.went_wrong(format!("{way}: {fault}: {what}: {}", message(&*panic))))
+            .ok()
     }
 
     fn went_wrong(&self, what: String) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::leftovers::loops;
+use crate::leftovers::{loops, loops_on};
 use crate::process::Process;
 use crate::run::pause;
 
@@ -40,7 +40,7 @@ fn now() -> Names {
         }));
     }
     for (block, backing) in loops() {
-        if backing.contains("guestseal") || backing == "/disk" {
+        if backing.contains("guestseal/disk") || backing == "/disk" {
             names.insert(format!("{} over {backing}, {}", block.display(), sequence(&block)));
         }
     }
@@ -67,15 +67,16 @@ fn sequence(block: &Path) -> String {
 pub(crate) struct Traces(Names);
 
 impl Traces {
-    /// Waits for the end of every process of the run that led this session, and says how long that took.
-    pub(crate) fn of(session: i32) -> (Self, Duration) {
+    /// Waits for the end of every process of the run that led this session and worked in this folder, and says how long
+    /// that took.
+    pub(crate) fn of(session: i32, folder: &Path) -> (Self, Duration) {
         let began = Instant::now();
         loop {
-            let left = Process::of(session);
-            if left.is_empty() {
+            let (processes, loops) = (Process::of(session), loops_on(folder));
+            if processes.is_empty() && loops.is_empty() {
                 break;
             }
-            assert!(began.elapsed() < PATIENCE, "processes are left: {left:#?}");
+            assert!(began.elapsed() < PATIENCE, "{processes:#?}, {loops:#?}");
             pause(Duration::from_millis(5));
         }
         let took = began.elapsed();

@@ -258,16 +258,16 @@ fn looking_while_another_run_commits() {
         return;
     }
     let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
-    let overlay = stage.path(".guest.qcow2.guestseal-overlay");
+    let journal = stage.path(".guest.qcow2.guestseal-journal");
     let looked = while_one_works(&stage, "seal", || {
         // As it stands there while the other one commits.
-        fs::write(&overlay, "").unwrap();
+        fs::write(&journal, "").unwrap();
         let looked = stage.guestseal("inspect --json");
-        fs::remove_file(&overlay).unwrap();
+        fs::remove_file(&journal).unwrap();
         looked
     });
     assert_eq!(looked.expect(0).result()["moving"], true);
-    fs::write(&overlay, "").unwrap();
+    fs::write(&journal, "").unwrap();
     stage.guestseal("inspect").expect(4);
 }
 

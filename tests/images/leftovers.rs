@@ -11,6 +11,13 @@ const NEIGHBOURS: Duration = Duration::from_secs(120);
 /// Fails when anything is left of the runs that worked in this folder; after a kill the kernel gets a moment.
 #[track_caller]
 pub(crate) fn nothing_left(folder: &Path, patience: Duration) {
+    nothing_of(folder, patience);
+    no_loops();
+}
+
+/// The same without the loop devices of runs, which name no folder.
+#[track_caller]
+pub(crate) fn nothing_of(folder: &Path, patience: Duration) {
     let deadline = Instant::now() + patience;
     loop {
         let left: Vec<String> =
@@ -21,6 +28,11 @@ pub(crate) fn nothing_left(folder: &Path, patience: Duration) {
         assert!(Instant::now() < deadline, "left behind: {left:#?}");
         pause();
     }
+}
+
+/// Fails when a loop device of any run is left.
+#[track_caller]
+pub(crate) fn no_loops() {
     // A run's own loop devices all name the same file, so they are told apart by their sequence numbers: those of
     // neighbours go away in time, a leaked one does not.
     let deadline = Instant::now() + NEIGHBOURS;
@@ -63,7 +75,7 @@ pub(crate) fn loops() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-fn loops_on(folder: &Path) -> Vec<String> {
+pub(crate) fn loops_on(folder: &Path) -> Vec<String> {
     let on = loops().into_iter().filter(|(_, backing)| Path::new(backing).starts_with(folder));
     on.map(|(block, backing)| format!("{} over {backing}", block.display())).collect()
 }

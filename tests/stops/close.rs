@@ -71,7 +71,12 @@ fn an_export_tells_of_tables_that_it_could_not_write() {
             let disk = AttachedDisk::attach(&spec, Way::Fuse, &run).unwrap();
             let devices = Devices::new(&disk).unwrap();
             disk.open().unwrap().write_all_at(&[7; 4096], 0).unwrap();
-            let flush = if flushed { devices.close() } else { Ok(drop(devices)) };
+            let flush = if flushed {
+                devices.close()
+            } else {
+                drop(devices);
+                Ok(())
+            };
             let end = disk.close();
             run.close().unwrap();
             (flush, end)

@@ -55,6 +55,12 @@ fn an_error_in_an_operation() {
     let file = File::options().write(true).open(&stage.image).unwrap();
     file.write_all_at(&[0x5a; 1024], block * block_size).unwrap();
     drop(file);
-    let ran = stage.unchanged_by(&words, 1);
-    ran.says(&["the operation just-this failed", "/var/log/journal", "what to do", "e2fsck -f"]);
+    let ran = stage.unchanged_by(&words, 6);
+    ran.says(&[
+        "has errors",
+        "the operation just-this failed",
+        "/var/log/journal",
+        "what to do",
+        "e2fsck -f",
+    ]);
 }

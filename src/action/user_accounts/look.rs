@@ -5,11 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal};
+use crate::action::data::remove_folder;
 use crate::action::{Findings, View};
 use crate::error::Result;
 use crate::guest::FileKind;
 use crate::guest::accounts::{LoginDefs, Passwd};
 use crate::guest::change::{Change, Content, NewFile};
+use crate::guest::glob::KeepSet;
 
 pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
     let read = |path: &str| view.root.read(Path::new(path));
@@ -107,8 +109,8 @@ fn home_folder(
         |path: &Path| -> Option<PathBuf> { view.root.resolve(path).ok().flatten().map(|entry| entry.path) };
     match plan.kept_homes.resolved(real).decide(user.name.as_bytes(), &entry.path) {
         Ok(Some(_)) => {
-            let (entries, bytes) = view.root.measure(&entry.path)?;
-            findings.changes.push(Change::RemoveTree { path: entry.path, bytes, entries });
+            let nothing_kept = KeepSet::new(&[], &[])?;
+            remove_folder(entry.path, &nothing_kept, view, &mut findings.changes)?;
         }
         Ok(None) => {}
         Err(why) => {

@@ -14,6 +14,31 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_LINE: usize = 16 << 10;
 const MAX_ENTRIES: usize = 4096;
 
+/// Filesystems that are in no image: see /proc/filesystems, "nodev".
+const MEMORY: [&str; 21] = [
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nfsd",
+    "proc",
+    "pstore",
+    "ramfs",
+    "rpc_pipefs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+];
+
 /// A whole fstab.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +47,8 @@ pub struct Fstab {
     pub entries: Vec<FstabEntry>,
     /// The numbers, from 1, of lines that hold no entry: too few fields, not UTF-8, or beyond the bounds.
     pub ignored_lines: Vec<usize>,
+    /// Whether a line, or all of them, went beyond the bounds: then it is not known what the guest mounts.
+    pub beyond_bounds: bool,
 }
 
 /// One line of fstab.
@@ -81,6 +108,11 @@ impl FstabEntry {
         self.has_option("nofail")
     }
 
+    /// Whether its filesystem is made by the kernel or lives in memory: nothing of it is in an image.
+    pub fn is_memory(&self) -> bool {
+        MEMORY.contains(&self.fs_type.as_str())
+    }
+
     /// Whether it is swap space.
     pub fn is_swap(&self) -> bool {
         self.fs_type == "swap"
@@ -102,12 +134,14 @@ pub fn parse(text: &[u8]) -> Fstab {
             continue;
         }
         let room = fstab.entries.len() < MAX_ENTRIES && line.len() <= MAX_LINE;
+        fstab.beyond_bounds |= !room;
         match parse_line(line, number).filter(|_| room) {
             Some(entry) => fstab.entries.push(entry),
             None => fstab.ignored_lines.push(number),
         }
     }
     if text.len() > MAX_BYTES {
+        fstab.beyond_bounds = true;
         fstab.ignored_lines.push(bounded.split(|byte| *byte == b'\n').count());
     }
     fstab

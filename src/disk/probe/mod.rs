@@ -79,7 +79,9 @@ fn is_container(superblock: &Superblock) -> bool {
 fn merge(found: Vec<Superblock>) -> Option<Superblock> {
     let mut found = found.into_iter();
     let mut first = found.next()?;
-    first.also = found.map(|other| other.content).filter(|other| !bridged(first.content, *other)).collect();
+    let others: Vec<_> = found.filter(|other| !bridged(first.content, other.content)).collect();
+    first.ambivalent = !first.damaged && others.iter().any(|other| !other.damaged);
+    first.also = others.into_iter().map(|other| other.content).collect();
     Some(first)
 }
 
