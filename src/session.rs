@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
@@ -121,8 +123,9 @@ impl Session {
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
-    pub fn guest(&self) -> (&Guest, &std::path::Path) {
-        (&self.inspection.guest, self.tree.folder())
+    pub fn guest(&self) -> (&Guest, &Path, Vec<PathBuf>) {
+        let points = self.tree.root().mount_points_at(Path::new("/")).map(Path::to_path_buf);
+        (&self.inspection.guest, self.tree.folder(), points.collect())
     }
 
     /// Unmounts, flushes and detaches everything. Goes on after an error and reports the first with the others.

@@ -74,7 +74,7 @@ impl Printer {
     /// # Errors
     /// When it cannot be made.
     pub fn document(&self, value: &impl Serialize) -> Result<()> {
-        out(&serde_json::to_string_pretty(value).context(|| "cannot write the result as JSON")?);
+        out(&escaped(&serde_json::to_string_pretty(value).context(|| "cannot write the result as JSON")?));
         Ok(())
     }
 
@@ -248,13 +248,28 @@ pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
+/// Whether a terminal would do something else than show it: control characters, and those that turn the writing round.
+fn harms(letter: char) -> bool {
+    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    (letter.is_control() && letter != '\n') || turns
+}
+
+/// JSON that a terminal can show: what would harm stands in strings only, where an escape means the same.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if harms(letter) {
+            text += &format!("\\u{:04x}", u32::from(letter));
+        } else {
+            text.push(letter);
+        }
+    }
+    text
+}
+
 /// A guest chooses its file names: control characters must not reach the terminal.
 pub fn clean(text: &str) -> String {
-    let turns = |letter| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let harmless = |letter: char| {
-        let harms = (letter.is_control() && letter != '\n') || turns(letter);
-        if harms { '\u{fffd}' } else { letter }
-    };
+    let harmless = |letter: char| if harms(letter) { '\u{fffd}' } else { letter };
     // A second line is indented, so that no name can look like a line of ours.
     text.chars().map(harmless).collect::<String>().replace('\n', "\n    ")
 }
@@ -262,4 +277,18 @@ pub fn clean(text: &str) -> String {
 /// A reader that went away (`| head`) is no failure.
 fn out(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_guest_cannot_steer_the_terminal() {
+        let name = "a\u{1b}[2J\u{9b}2J\u{202e}gpj\nerror: forged";
+        assert_eq!(clean(name), "a\u{fffd}[2J\u{fffd}2J\u{fffd}gpj\n    error: forged");
+        let json = escaped(&serde_json::to_string_pretty(&[name]).unwrap());
+        assert!(json.chars().all(|letter| !harms(letter)), "{json}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [name]);
+    }
 }

@@ -60,7 +60,8 @@ fn hear(input: &mut dyn Read) -> Result<Box<Start<'static>>> {
 }
 
 fn work(start: Start<'_>, input: &mut dyn Read, wire: &mut Wire<impl Write>) -> Result<()> {
-    let root = GuestRoot::open(Path::new("."))?;
+    let mut root = GuestRoot::open(Path::new("."))?;
+    start.mount_points.into_iter().for_each(|point| root.add_mount_point(point));
     let reach = if start.mode == Mode::Change { Reach::Write } else { Reach::Read };
     let confinement = confine(root.as_fd(), reach)?;
     wire.at_once = start.at_once;

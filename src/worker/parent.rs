@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ const NO_SECCOMP: &str =
 /// Those of the operations, and when the worker dies or does not keep to the protocol. It is gone in any case.
 pub fn edit(
     operations: &[Planned],
-    (guest, folder): (&Guest, &Path),
+    (guest, folder, mount_points): (&Guest, &Path, Vec<PathBuf>),
     mode: Mode,
     observer: &mut dyn Observer,
 ) -> Result<Edited> {
@@ -49,6 +49,7 @@ pub fn edit(
         mode,
         at_once: observer.wants_changes(),
         guest: Cow::Borrowed(guest),
+        mount_points,
         operations: operations.iter().map(Into::into).collect(),
     };
     let mut listener = Listener { conversation: Conversation::new(operations, mode), mode, folder, observer };

@@ -50,6 +50,9 @@ pub struct Start<'a> {
     pub at_once: bool,
     /// What is known of the guest.
     pub guest: Cow<'a, Guest>,
+    /// Where other filesystems are mounted in it: real paths.
+    #[serde(with = "path_serde::list")]
+    pub mount_points: Vec<PathBuf>,
     /// What to do.
     pub operations: Vec<WirePlanned<'a>>,
 }

@@ -55,6 +55,7 @@ fn start(operations: &[Planned]) -> ToWorker<'static> {
         mode: Mode::Change,
         at_once: true,
         guest: Cow::Owned(guest()),
+        mount_points: vec!["/boot".into()],
         operations: operations.iter().map(Into::into).collect(),
     };
     through(&ToWorker::Start(Box::new(start)))
@@ -87,6 +88,7 @@ fn a_password_crosses_and_is_not_to_be_read_on_the_way() {
             mode: Mode::Change,
             at_once: false,
             guest: Cow::Owned(guest()),
+            mount_points: Vec::new(),
             operations: vec![(&said).into()],
         }));
         let on_the_way = String::from_utf8_lossy(&bytes_of(&message)[4..]).into_owned();

@@ -31,6 +31,6 @@ fn children_killed_at_every_point() {
 #[test]
 fn killed_at_random_moments() {
     if has_nbd() {
-        random::killed("alpine", OVERLAY, 40);
+        random::killed("alpine", OVERLAY, 10);
     }
 }

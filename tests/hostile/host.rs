@@ -81,7 +81,9 @@ impl Canary {
     /// From here on nobody may come near.
     pub(crate) fn watch(&mut self) {
         self.before = self.facts();
-        let flags = WatchFlags::ALL_EVENTS | WatchFlags::DONT_FOLLOW;
+        // Not closing: a neighbour's fork may close what this process had open before.
+        let closing = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
+        let flags = WatchFlags::ALL_EVENTS.difference(closing) | WatchFlags::DONT_FOLLOW;
         for folder in self.folders() {
             add_watch(&self.watch, &folder, flags).unwrap();
         }

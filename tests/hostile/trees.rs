@@ -91,8 +91,11 @@ impl Attack {
             let folder = tempfile::tempdir_in("/var/tmp").unwrap();
             let offset =
                 if self.guest == "disk" { "loop,offset=1048576,sizelimit=134217728" } else { "loop" };
-            let options = if function == "check" { format!("ro,{offset}") } else { offset.to_owned() };
             let kind = if self.guest == "disk" { "ext4" } else { &self.guest };
+            // Copies of one filesystem are mounted at the same time.
+            let again = if kind == "xfs" { ",nouuid" } else { "" };
+            let access = if function == "check" { "ro," } else { "" };
+            let options = format!("{access}{offset}{again}");
             tool(
                 "mount",
                 [
