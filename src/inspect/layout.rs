@@ -90,10 +90,9 @@ pub(super) fn check_state(volume: &Volume) -> Result<()> {
         ))
         .hint("guestseal seals guests of one disk"));
     }
-    let repair = format!("repair it first with {}, on a copy", fsck(content));
     if superblock.damaged {
         let what = format!("the checksum of the {content} superblock on {} is wrong", volume_name(volume));
-        return Err(Error::unsupported(what).hint(repair));
+        return Err(Error::unsupported(what).hint(advice(content)));
     }
     if superblock.state == FsState::Errors {
         let what = match content {
@@ -110,15 +109,6 @@ pub(super) fn check_state(volume: &Volume) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The program that checks and repairs this filesystem.
-fn fsck(content: Content) -> &'static str {
-    match content {
-        Content::Xfs => "xfs_repair",
-        Content::Btrfs => "btrfs check",
-        _ => "e2fsck -f",
-    }
 }
 
 fn no_guest(disk: &DiskLayout) -> Error {

@@ -35,8 +35,9 @@ pub(crate) struct Ended {
 impl Run {
     /// Starts guestseal with these words, then the paths.
     pub(crate) fn start(point: Option<&str>, words: &str, paths: &[&Path]) -> Self {
-        let mut run = command(GUESTSEAL);
-        run.args(words.split_whitespace()).args(paths);
+        // Whoever started the tests may have them ignore signals, which guestseal would keep to.
+        let mut run = command("env");
+        run.args(["--default-signal=INT,TERM,HUP", GUESTSEAL]).args(words.split_whitespace()).args(paths);
         Self::spawn(run, point)
     }
 

@@ -3,4 +3,4 @@
 # Memory: 400
 # Seconds: 200
 attack() { mkdir -p var/log/many && touch var/log/many/x && python3 -c 'import os; os.chdir("var/log/many"); [os.link("x", f"n{number}.gz") for number in range(50000)]'; }
-check() { [ -z "$(ls var/log/many/*.gz 2>/dev/null | head -1)" ] || fail 'something is left'; }
+check() { [ -z "$(find var/log/many -name '*.gz' -print -quit)" ] || fail 'something is left'; }

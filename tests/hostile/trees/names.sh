@@ -24,5 +24,5 @@ END
 }
 check() {
     [ -z "$(ls -A tmp)" ] && [ -z "$(ls -A var/tmp)" ] || fail 'something is left in /tmp'
-    [ -z "$(find var/log -size +0)" ] || fail "a log is left: $(find var/log -size +0)"
+    [ -z "$(find var/log -type f -size +0)" ] || fail "a log is left: $(find var/log -type f -size +0)"
 }
