@@ -80,14 +80,12 @@ impl Map {
 }
 
 /// Runs come by each point, which is armed with each of `faults`. Returns the points that any of them came by.
-pub(crate) fn at_every_point(modes: &[Mode], faults: &[&str]) -> BTreeSet<&'static str> {
+pub(crate) fn at_each(points: &[Point], modes: &[Mode], faults: &[&str]) -> BTreeSet<&'static str> {
     begin();
     let image = guest("arch");
     let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
-    let jobs: Vec<_> = references
-        .iter()
-        .flat_map(|reference| Point::ALL.iter().map(move |point| (reference, *point)))
-        .collect();
+    let jobs: Vec<_> =
+        references.iter().flat_map(|reference| points.iter().map(move |point| (reference, *point))).collect();
     let (tally, map) = (Tally::default(), Map::default());
     share(
         &jobs,
@@ -115,7 +113,7 @@ fn killed_and_failed_at_every_point() {
     if !ready() {
         return;
     }
-    let reached = at_every_point(&MODES, &["kill", "fail"]);
+    let reached = at_each(Point::ALL, &MODES, &["kill", "fail"]);
     let never: Vec<_> =
         Point::ALL.iter().map(|point| point.name()).filter(|name| !reached.contains(name)).collect();
     assert!(never.is_empty(), "no run came by {never:?}: what are these points for?");
