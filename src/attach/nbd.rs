@@ -239,7 +239,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.join();
+        // A run that goes another way than `close` failed of this.
+        if self.join() {
+            trouble::note(server_lost(""));
+        }
     }
 }
 
