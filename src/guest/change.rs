@@ -21,7 +21,6 @@ use super::flags::{keep_attributes, with_attributes_lifted};
 use super::tree::{remove_below, unlink_lifting};
 use super::{FileKind, GuestRoot};
 use crate::error::{Context, Error, Result};
-use crate::sys::interrupt;
 
 /// One change to the guest that an action found necessary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,10 +179,7 @@ impl GuestRoot {
 
     fn remove_tree(&self, path: &Path) -> Result<()> {
         let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
-        let removed = remove_below(&folder, name);
-        // A signal says more than the error number that it became.
-        interrupt::check()?;
-        removed.context(|| format!("cannot remove {} in the guest", path.display()))
+        remove_below(&folder, name).context(|| format!("cannot remove {} in the guest", path.display()))
     }
 
     fn truncate(&self, path: &Path) -> Result<()> {

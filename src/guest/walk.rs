@@ -13,7 +13,6 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::GuestRoot;
 use crate::error::{Context, Error, Result};
-use crate::sys::interrupt;
 
 /// One file below a folder.
 #[derive(Debug)]
@@ -62,7 +61,6 @@ impl GuestRoot {
             let Some(fd) = self.open_existing(&folder.join(&start), flags)? else { continue };
             let door = PathBuf::from(format!("/proc/self/fd/{}/.", fd.as_raw_fd()));
             for item in WalkDir::new(&door).min_depth(1) {
-                interrupt::check()?;
                 match item {
                     Ok(entry) => {
                         let below = start.join(entry.path().strip_prefix(&door).context(cannot)?);

@@ -126,7 +126,12 @@ fn header_digest(image: &File, format: Format, overlay: &File) -> Result<String>
         hash.update(from.to_le_bytes());
         hash.update(&bytes);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&hash.finalize()))
+}
+
+/// A digest as lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The parts of an image's beginning that writing to its disk never changes: by docs/interop/qcow2.rst of qemu, the

@@ -17,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::format::Format;
-use super::identity::{Identity, ImageIdentity, Stamp};
+use super::identity::{Identity, ImageIdentity, Stamp, hexadecimal};
 use crate::error::{Context, Error, Result};
 
 /// The most that is read of a journal; it holds the record.
@@ -130,7 +130,7 @@ fn parse_written(tail: &[u8]) -> Option<Option<Stamp>> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
 }
 
 /// Opens the journal of an image; None when it has none.

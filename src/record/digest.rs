@@ -11,6 +11,7 @@ use nix::unistd::{Whence, lseek};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
+use crate::image::identity::hexadecimal;
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
@@ -50,7 +51,7 @@ pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Resu
             observer.event(Event::Progress { what: "hashing", done: at, total });
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&hash.finalize()))
 }
 
 /// The next stretch of data at or after `at`: its start and end (lseek(2), `SEEK_DATA` and `SEEK_HOLE`).
