@@ -9,6 +9,7 @@ pub mod apply;
 pub mod attach;
 pub mod cli;
 pub mod disk;
+pub mod erase;
 pub mod error;
 pub mod fault;
 pub mod guest;

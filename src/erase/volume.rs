@@ -1,0 +1,64 @@
+//! The bytes of one volume of an attached disk of which nothing is mounted, read and written in place.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::error::{Context, Error, Result};
+
+/// The bytes of a volume. Nothing outside of it can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeBytes<'a> {
+    disk: &'a File,
+    offset: u64,
+    length: u64,
+}
+
+impl<'a> VolumeBytes<'a> {
+    /// The `length` bytes of the disk from `offset` on.
+    pub fn new(disk: &'a File, offset: u64, length: u64) -> Self {
+        Self { disk, offset, length }
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads exactly `bytes.len()` bytes.
+    ///
+    /// # Errors
+    /// When they are not all inside, or cannot be read.
+    pub fn read(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        let place = self.place(at, bytes.len())?;
+        self.disk.read_exact_at(bytes, place).context(|| format!("cannot read at byte {place} of the disk"))
+    }
+
+    /// The same into a vector of its own.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_vec(&self, at: u64, length: usize) -> Result<Vec<u8>> {
+        self.place(at, length)?;
+        let mut bytes = vec![0; length];
+        self.read(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// When they do not all go inside, or cannot be written.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        let place = self.place(at, bytes.len())?;
+        self.disk.write_all_at(bytes, place).context(|| format!("cannot write at byte {place} of the disk"))
+    }
+
+    fn place(&self, at: u64, length: usize) -> Result<u64> {
+        let end = at.checked_add(length as u64).filter(|end| *end <= self.length);
+        end.and_then(|_| self.offset.checked_add(at)).ok_or_else(|| {
+            Error::unsupported(format!("the filesystem names byte {at}, which is not in its volume"))
+        })
+    }
+}
