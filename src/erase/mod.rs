@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod extent;
+pub mod fingerprint;
 pub mod metadata;
 pub mod volume;
