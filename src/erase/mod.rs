@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod extent;
+pub mod fingerprint;
 pub mod map;
 pub mod metadata;
 pub mod volume;
