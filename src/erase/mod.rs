@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod extent;
+pub mod map;
 pub mod metadata;
 pub mod volume;
