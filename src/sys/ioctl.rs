@@ -67,6 +67,7 @@ mod raw {
     nix::ioctl_none_bad!(loop_clr_fd, super::LOOP_CLR_FD);
     nix::ioctl_read_bad!(loop_get_status64, super::LOOP_GET_STATUS64, super::LoopInfo64);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+    nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_readwrite!(getfsmap, b'X', 59, super::FsmapHead);
     nix::ioctl_readwrite_bad!(btrfs_tree_search_v2, super::BTRFS_IOC_TREE_SEARCH_V2, u8);
     nix::ioctl_read!(btrfs_fs_info, 0x94, 31, [u8; 1024]);
@@ -360,6 +361,17 @@ pub fn fiemap(file: impl AsFd, start: u64) -> nix::Result<Vec<FiemapExtent>> {
 }
 
 const _: () = assert!(size_of::<FiemapExtent>() == 56, "struct fiemap_extent of linux/fiemap.h");
+
+/// Discards a range of a block device (ioctl `BLKDISCARD`): a request, which the device may pass over.
+///
+/// # Errors
+/// EOPNOTSUPP when the device takes no such request, EINVAL when the range is not of whole sectors.
+pub fn block_device_discard(device: impl AsFd, start: u64, length: u64) -> nix::Result<()> {
+    let range = [start, length];
+    // SAFETY: the kernel reads two u64, which `range` is.
+    unsafe { raw::blkdiscard(device.as_fd().as_raw_fd(), &raw const range) }.map(drop)
+}
+
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "guestseal needs a 64-bit target");
 const _: () = assert!(size_of::<LoopInfo64>() == 232, "struct loop_info64 of linux/loop.h");
 const _: () = assert!(size_of::<LoopConfig>() == 304, "struct loop_config of linux/loop.h");
