@@ -80,7 +80,8 @@ impl Extents {
     pub fn gaps(&self, start: u64, end: u64) -> Self {
         let mut at = start;
         let mut gaps = Vec::new();
-        for extent in self.iter().skip_while(|extent| extent.end() <= start) {
+        let from = self.0.partition_point(|extent| extent.end() <= start);
+        for extent in &self.0[from..] {
             if extent.start >= end {
                 break;
             }
