@@ -104,7 +104,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
     let Applied { attached, repairs, inspection, edited } = applied;
-    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    let (input, Edited { operations, confinement, fingerprints: _ }) = (image.facts(), edited);
     Ok(SealReport {
         input,
         image: sealed,

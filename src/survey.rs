@@ -92,7 +92,8 @@ fn look(
     let session = Session::open(&spec, way, handling, observer)?;
     let seen = edit(operations, session.guest(), Mode::Look, observer);
     let repairs = session.repairs.clone();
-    let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
+    let (Edited { operations, confinement, fingerprints: _ }, inspection) =
+        both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
     Ok(Survey { image: image.facts(), moving, repairs, inspection, confinement, operations })
 }
