@@ -107,7 +107,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let statement = statement(plan, &image, &applied, &sealed, started);
     let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
     let Applied { attached, repairs, inspection, edited, erasure } = applied;
-    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    let (input, Edited { operations, confinement, .. }) = (image.facts(), edited);
     Ok(SealReport {
         input,
         image: sealed,

@@ -96,7 +96,8 @@ fn look(
     let seen = edit(operations, session.guest(), Mode::Look, observer);
     let seen = seen.and_then(|seen| Ok((seen, session.swap_files()?)));
     let repairs = session.repairs.clone();
-    let ((Edited { operations, confinement }, swap_files), inspection) = both_values(seen, session.close())?;
+    let ((Edited { operations, confinement, .. }, swap_files), inspection) =
+        both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
     Ok((Survey { image: image.facts(), moving, repairs, inspection, confinement, operations }, swap_files))
 }

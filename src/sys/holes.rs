@@ -17,20 +17,25 @@ pub fn next_data(file: impl AsFd, from: u64, end: u64) -> nix::Result<Option<Ran
     if from >= end {
         return Ok(None);
     }
-    let start = match seek(&file, from, Whence::SeekData) {
-        // A server of files that goes backwards would be asked for ever.
-        Ok(start) => start.max(from),
-        Err(Errno::ENXIO) => return Ok(None),
-        Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(Some(from..end)),
-        Err(errno) => return Err(errno),
-    };
-    if start >= end {
-        return Ok(None);
-    }
+    let Some(start) = first_data(&file, from)?.filter(|start| *start < end) else { return Ok(None) };
     match seek(&file, start, Whence::SeekHole) {
         Ok(hole) if hole > start => Ok(Some(start..hole.min(end))),
-        // It says that there is data and, at the same place, that there is none; or ended meanwhile.
-        Ok(_) | Err(Errno::ENXIO) => Ok(Some(start..end)),
+        // It knows of no holes; or it says that data is a hole, or ended meanwhile.
+        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(Some(start..end)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Where the first data at or after `from` is; None when there is only a hole.
+///
+/// # Errors
+/// When the filesystem fails.
+pub fn first_data(file: impl AsFd, from: u64) -> nix::Result<Option<u64>> {
+    match seek(file, from, Whence::SeekData) {
+        // A server of files that goes backwards would be asked for ever.
+        Ok(start) => Ok(Some(start.max(from))),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(Some(from)),
         Err(errno) => Err(errno),
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod finder;
+pub mod sample;
 pub mod search;
 
 use std::fmt;
@@ -21,7 +22,7 @@ const STRIDE: usize = 16;
 const KEY: usize = 8;
 /// How many different bytes a window has at least, and each of its keys. What has fewer is found everywhere.
 const DISTINCT: u32 = 8;
-const DISTINCT_IN_KEY: u32 = 4;
+const DISTINCT_IN_KEY: u32 = 3;
 
 // Wherever a window lies, one of the keys that are looked at is whole inside it.
 const _: () = assert!(STRIDE - 1 + KEY <= WINDOW);
@@ -128,11 +129,11 @@ pub fn is_distinctive(window: &Window) -> bool {
 
 /// How many different bytes there are.
 fn distinct(bytes: &[u8]) -> u32 {
-    let mut seen = [0u128; 2];
+    let mut seen = [0u64; 4];
     for byte in bytes {
-        seen[usize::from(byte >> 7)] |= 1 << (byte & 0x7f);
+        seen[usize::from(byte >> 6)] |= 1 << (byte & 63);
     }
-    seen.iter().map(|half| half.count_ones()).sum()
+    seen.iter().map(|quarter| quarter.count_ones()).sum()
 }
 
 #[cfg(test)]
