@@ -239,6 +239,7 @@ fn apply_to_guest(
     let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
+    let edited = edited.map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
     let (edited, inspection) = both_values(edited, session.close())?;

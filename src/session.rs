@@ -53,6 +53,14 @@ pub struct Session {
     pub way: Way,
 }
 
+/// What is mounted of an attached disk; in the order of taking apart.
+struct Mounted {
+    tree: MountedTree,
+    devices: Devices,
+    inspection: Inspection,
+    repairs: Vec<Repair>,
+}
+
 /// What is done with the guest's filesystems.
 #[derive(Debug, Clone, Copy)]
 pub struct Handling {
@@ -76,24 +84,28 @@ impl Session {
         handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        Self::start(spec, (way, reason), handling, observer).map_err(explain)
-    }
-
-    fn start(
-        spec: &ImageSpec,
-        (way, reason): (Way, &str),
-        handling: Handling,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
         enter_private_mounts()?;
         interrupt::check_before("attaching the image")?;
         let run = RunFolder::mount()?;
         let disk = AttachedDisk::attach(spec, way, &run)?;
         observer.event(Event::Attached { way: way.name(), reason });
+        let mounted = Self::mount(&disk, &run, handling, observer);
+        let Mounted { tree, devices, inspection, repairs } =
+            mounted.map_err(|error| disk.blame(explain(error)))?;
+        Ok(Self { tree, devices, disk, run, inspection, repairs, way })
+    }
+
+    /// Understands the attached disk and mounts its guest.
+    fn mount(
+        disk: &AttachedDisk,
+        run: &RunFolder,
+        handling: Handling,
+        observer: &mut dyn Observer,
+    ) -> Result<Mounted> {
         fault::point(Point::Attached)?;
         interrupt::check_before("reading the disk")?;
         enter_private_mounts()?;
-        let mut devices = Devices::new(&disk)?;
+        let mut devices = Devices::new(disk)?;
         let bytes = disk.bytes()?;
         let damaged = |error: Error| match error.what_to_do() {
             None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
@@ -119,7 +131,13 @@ impl Session {
         interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
-        Ok(Self { tree, devices, disk, run, inspection, repairs, way })
+        Ok(Mounted { tree, devices, inspection, repairs })
+    }
+
+    /// The same failure of what was done with the guest, as one of the server behind its disk when that has gone.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        self.disk.blame(error)
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
@@ -133,15 +151,15 @@ impl Session {
     /// # Errors
     /// When something could not be written or taken apart; then what is below may not be whole.
     pub fn close(self) -> Result<Inspection> {
-        let Self { tree, devices, disk, run, inspection, repairs: _, way: _ } = self;
-        let mut result = tree.close();
+        // What is still here at an error is dropped from the last to the first.
+        let Self { inspection, run, disk, devices, tree, .. } = self;
         // A device in use keeps what is below it in use: go on only while the order holds.
-        if result.is_ok() {
-            fault::point(Point::Unmounted)?;
-            result = both(devices.close(), disk.close());
-            result = both(result, run.close());
-            fault::point(Point::Detached)?;
-        }
+        tree.close().map_err(|error| disk.blame(error))?;
+        fault::point(Point::Unmounted)?;
+        let emptied = devices.close();
+        // The disk first: what became of it is why its volumes failed.
+        let result = both(both(disk.close(), emptied), run.close());
+        fault::point(Point::Detached)?;
         result.map(|()| inspection)
     }
 }

@@ -90,7 +90,7 @@ fn look(
     let way = choose_way(target.attach, image, overlay.is_none())?;
     let handling = Handling { access: Access::Look, repair: target.repair };
     let session = Session::open(&spec, way, handling, observer)?;
-    let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let seen = edit(operations, session.guest(), Mode::Look, observer).map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
