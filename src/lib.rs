@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod mount;
 pub mod operation;
 pub mod plan;
+pub mod proof;
 pub mod record;
 pub mod recover;
 pub mod repair;

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
+use crate::erase::erase;
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
-use crate::erase::{SwapFiles, erase, judge, prove};
 use crate::error::{Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
@@ -25,16 +25,17 @@ use crate::image::overlay::Overlay;
 use crate::image::qcow2::CLUSTER;
 use crate::mount::options::Access;
 use crate::plan::Plan;
+use crate::proof::Proof;
 use crate::record::{PREDICATE_TYPE, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject};
 use crate::recover::Committed;
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
 use crate::results::Files;
-use crate::session::{Attachment, Handling, Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
-use crate::worker::parent::edit;
+use crate::worker::parent::edit_with;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -162,7 +163,8 @@ fn apply_to_guest(
     let spec = ImageSpec { layers: layers(false), read_only: false };
     let session = Session::open(&spec, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
+    let fingerprints = plan.erase.policy != Policy::None;
+    let edited = edit_with(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
     let edited = edited.and_then(|edited| Ok((edited, session.swap_files()?)));
@@ -184,34 +186,14 @@ fn apply_to_guest(
         )?;
         fault::point(Point::Erased).map(|()| erased)
     })?;
-    let erasure = proven(
-        plan,
-        &ImageSpec { layers: layers(true), read_only: true },
-        (way, &swap_files),
-        erasure,
-        observer,
-    )?;
+    let erasure = if plan.erase.policy == Policy::None {
+        erasure
+    } else {
+        let spec = ImageSpec { layers: layers(true), read_only: true };
+        let proof = Proof { plan: plan.erase, image, overlay, way, swap_files, prints: &edited.fingerprints };
+        proof.make(&spec, erasure, observer)?
+    };
     Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited, erasure })
-}
-
-/// The proof, on a fresh attachment.
-fn proven(
-    plan: &Plan,
-    spec: &ImageSpec,
-    (way, swap_files): (Way, &SwapFiles),
-    erasure: Erasure,
-    observer: &mut dyn Observer,
-) -> Result<Erasure> {
-    if plan.erase.policy == Policy::None {
-        return Ok(erasure);
-    }
-    let attachment = Attachment::open(spec, way)?;
-    let probe = attachment.probe();
-    let proof =
-        probe.and_then(|probe| prove(attachment.disk(), &probe, plan.erase, swap_files, erasure, observer));
-    let erasure = attachment.close_after(proof)?;
-    judge(&erasure, plan.erase)?;
-    fault::point(Point::Proven).map(|()| erasure)
 }
 
 /// The record, but for the digest.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copies;
 pub mod extent;
 pub mod fingerprint;
 pub mod map;

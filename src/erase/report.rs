@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::copies::Copies;
 use super::extent::Extent;
 use super::metadata::Remains;
 use super::policy::{ErasePlan, Policy};
@@ -20,6 +21,9 @@ pub struct Erasure {
     /// Whether what lies between partitions was left as it was.
     #[serde(default)]
     pub keep_gaps: bool,
+    /// What the search for fingerprints of deleted files found; none when none were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
     /// What people should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
