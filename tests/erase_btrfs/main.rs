@@ -8,3 +8,4 @@ mod common;
 mod disks;
 mod plant;
 mod profiles;
+mod unread;

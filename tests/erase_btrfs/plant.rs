@@ -31,6 +31,7 @@ pub(crate) fn text(what: &str, seed: u64, blocks: usize) -> Vec<u8> {
             block.fill(0);
         }
         block[..what.len()].copy_from_slice(what.as_bytes());
+        block[what.len()] = b'\n';
     }
     bytes
 }

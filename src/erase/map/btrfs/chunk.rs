@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use super::Devices;
+use super::info::Info;
 use super::item::{self, ChunkItem, damaged, kind};
 use super::search::{FIRST, LAST, each, tree};
-use crate::erase::extent::Extent;
-use crate::error::{Context, Error, Result};
-use crate::sys::ioctl::{btrfs_features, btrfs_fs_info};
+use super::{Devices, OnDevices};
+use crate::erase::extent::{Extent, Extents};
+use crate::erase::map::gather::Gather;
+use crate::error::{Error, Result};
 
 /// The only length of stripes that there is (`BTRFS_STRIPE_LEN`).
 const STRIPE: u64 = 64 << 10;
@@ -27,11 +28,6 @@ const RAID1C3: u64 = 1 << 9;
 const RAID1C4: u64 = 1 << 10;
 /// Data, system and metadata.
 const TYPES: u64 = 7;
-
-/// What changed the trees that are read here in a way that is known: up to RAID1C34, and simple quotas.
-const KNOWN_INCOMPATIBLE: u64 = 0xfff | 1 << 16;
-/// Free space tree, its validity, verity, block group tree.
-const KNOWN_WHEN_READ: u64 = 0xf;
 
 /// One chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +103,7 @@ pub(super) struct Chunks {
     chunks: Vec<Chunk>,
     /// Length of each device in bytes.
     pub(super) devices: Devices,
-    /// Length of a tree's block.
-    pub(super) node: u64,
+    pub(super) info: Info,
 }
 
 impl Chunks {
@@ -117,7 +112,7 @@ impl Chunks {
     /// # Errors
     /// When it is no btrfs, has features that change what the trees mean, is damaged or cannot be read.
     pub(super) fn read(mounted: BorrowedFd<'_>) -> Result<Self> {
-        let info = info(mounted)?;
+        let info = Info::read(mounted)?;
         let mut devices = BTreeMap::new();
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut stripes = 0;
@@ -153,25 +148,32 @@ impl Chunks {
         if chunks.iter().any(|chunk| !chunk.stripes.iter().all(|stripe| inside(stripe, chunk.bytes()))) {
             return Err(damaged("chunk"));
         }
-        Ok(Self { chunks, devices, node: info.node })
+        Ok(Self { chunks, devices, info })
     }
 
-    /// Where logical bytes lie: device and extent, for every copy.
+    /// Where logical bytes lie on the devices, every copy of them.
     ///
     /// # Errors
-    /// When they are not all in chunks.
-    pub(super) fn places(&self, logical: Extent) -> Result<Vec<(u64, Extent)>> {
-        let mut at = logical.start;
-        let mut places = Vec::new();
-        let from = self.chunks.partition_point(|chunk| chunk.end <= at);
-        for chunk in &self.chunks[from..] {
-            if at >= logical.end() || chunk.start > at {
-                break;
+    /// When they are not all in chunks, or in too many pieces.
+    pub(super) fn on_devices(&self, logical: &Extents) -> Result<OnDevices> {
+        let mut found: BTreeMap<u64, Gather> = BTreeMap::new();
+        for extent in logical.iter() {
+            let mut at = extent.start;
+            let from = self.chunks.partition_point(|chunk| chunk.end <= at);
+            for chunk in self.chunks[from..].iter().take_while(|chunk| chunk.start < extent.end()) {
+                if chunk.start > at {
+                    break;
+                }
+                chunk
+                    .places(extent)
+                    .try_for_each(|(device, place)| found.entry(device).or_default().add(place))?;
+                at = chunk.end;
             }
-            places.extend(chunk.places(Extent::between(at, logical.end())));
-            at = chunk.end;
+            if at < extent.end() {
+                return Err(damaged("address of data"));
+            }
         }
-        if at < logical.end() { Err(damaged("address of data")) } else { Ok(places) }
+        found.into_iter().map(|(device, gather)| Ok((device, gather.finish()?))).collect()
     }
 
     /// What the chunks have besides their used extents.
@@ -227,32 +229,6 @@ impl Gaps<'_> {
 
 fn emit(chunk: &Chunk, logical: Extent, free: &mut impl FnMut(u64, Extent) -> Result<()>) -> Result<()> {
     chunk.places(logical).try_for_each(|(device, extent)| free(device, extent))
-}
-
-/// What the kernel says of the whole filesystem.
-struct Info {
-    node: u64,
-    uuids: [[u8; 16]; 2],
-}
-
-fn info(mounted: BorrowedFd<'_>) -> Result<Info> {
-    let what = || "cannot ask the btrfs for its features";
-    let [_, when_read, incompatible] = btrfs_features(mounted).context(what)?;
-    let unknown = (incompatible & !KNOWN_INCOMPATIBLE, when_read & !KNOWN_WHEN_READ);
-    if unknown != (0, 0) {
-        let (hard, soft) = unknown;
-        return Err(Error::unsupported(format!(
-            "the btrfs has features whose trees guestseal does not know (incompatible {hard:#x}, read-only {soft:#x})"
-        )));
-    }
-    let info = btrfs_fs_info(mounted).context(what)?;
-    let uuid = |at| info.get(at..).and_then(|tail| tail.first_chunk::<16>()).copied().unwrap_or_default();
-    let node =
-        info.get(32..).and_then(|tail| tail.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-    if node == 0 {
-        return Err(damaged("size of blocks"));
-    }
-    Ok(Info { node: node.into(), uuids: [uuid(16), uuid(64)] })
 }
 
 #[cfg(test)]

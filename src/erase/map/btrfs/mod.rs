@@ -7,8 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod info;
 mod item;
 mod search;
+mod subvolume;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,9 +19,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use self::chunk::Chunks;
 use self::item::{damaged, kind};
 use self::search::{FIRST, LAST, each, tree};
+use self::subvolume::Subvolumes;
 use super::gather::Gather;
 use crate::erase::extent::{Extent, Extents};
-use crate::error::{Error, Result};
+use crate::error::Result;
+
+pub use self::subvolume::snapshots;
+pub use self::unread::{Unread, unread};
 
 /// Bytes of each device by its id.
 pub type Devices = BTreeMap<u64, u64>;
@@ -50,14 +57,14 @@ pub fn devices(mounted: impl AsFd) -> Result<Devices> {
 pub fn free_extents(mounted: impl AsFd) -> Result<OnDevices> {
     let mounted = mounted.as_fd();
     let chunks = Chunks::read(mounted)?;
-    refuse_deleted(mounted)?;
+    Subvolumes::read(mounted)?;
     let mut free: BTreeMap<u64, Gather> = chunks.devices.keys().map(|id| (*id, Gather::default())).collect();
     let mut add = |device, extent| free.entry(device).or_default().add(extent);
     let mut gaps = chunks.gaps();
     each(mounted, tree::EXTENTS, (FIRST, LAST), |item| {
         let length = match item.kind {
             kind::EXTENT => item.offset,
-            kind::METADATA => chunks.node,
+            kind::METADATA => chunks.info.node,
             _ => return Ok(()),
         };
         gaps.used(Extent { start: item.object, length }, &mut add)
@@ -77,14 +84,7 @@ pub fn free_extents(mounted: impl AsFd) -> Result<OnDevices> {
 /// # Errors
 /// As [`free_extents`], and when some of them lie nowhere.
 pub fn on_devices(mounted: impl AsFd, logical: &Extents) -> Result<OnDevices> {
-    let chunks = Chunks::read(mounted.as_fd())?;
-    let mut found: BTreeMap<u64, Gather> = BTreeMap::new();
-    for extent in logical.iter() {
-        for (device, extent) in chunks.places(extent)? {
-            found.entry(device).or_default().add(extent)?;
-        }
-    }
-    found.into_iter().map(|(device, gather)| Ok((device, gather.finish()?))).collect()
+    Chunks::read(mounted.as_fd())?.on_devices(logical)
 }
 
 /// What of each device is in no chunk.
@@ -112,17 +112,6 @@ fn unallocated(
     at.iter().try_for_each(|(device, at)| {
         let end = devices.get(device).copied().unwrap_or_default();
         if *at > end { Err(damaged("device extent")) } else { add(*device, Extent::between(*at, end)) }
-    })
-}
-
-/// A deleted subvolume is taken away by the kernel in its own time, and only from a filesystem that is written to.
-fn refuse_deleted(mounted: BorrowedFd<'_>) -> Result<()> {
-    each(mounted, tree::ROOTS, (FIRST, LAST), |item| {
-        if item.kind == kind::ROOT && item::root(item.bytes)?.references == 0 {
-            let what = format!("the deleted subvolume {} is still being removed from the btrfs", item.object);
-            return Err(Error::failed(what).hint("mount it for writing and wait: btrfs subvolume sync"));
-        }
-        Ok(())
     })
 }
 

@@ -33,6 +33,9 @@ pub(super) mod tree {
     pub(in super::super) const EXTENTS: u64 = 2;
     pub(in super::super) const CHUNKS: u64 = 3;
     pub(in super::super) const DEVICES: u64 = 4;
+    pub(in super::super) const CHECKSUMS: u64 = 7;
+    /// Where a balance keeps the data that it moves.
+    pub(in super::super) const MOVED_DATA: u64 = 0_u64.wrapping_sub(9);
 }
 
 /// One item of a tree.
