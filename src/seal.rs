@@ -16,6 +16,7 @@ use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
 use crate::image::commit::{self, CommitMode, Pending};
+use crate::image::container::ContainerErasure;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{NamelessFile, folder_of, sweep};
@@ -60,6 +61,8 @@ pub struct SealReport {
     pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
+    /// What became of the bytes of the image file that hold nothing of its disk.
+    pub container: ContainerErasure,
     /// Digest of the sealed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -86,7 +89,8 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let image = Image::open(&plan.image, plan.format, usage)?;
+    let image = Image::open(&plan.image, plan.format, usage, plan.past)?;
+    image.holds().iter().for_each(|held| observer.event(Event::Warning(held)));
     fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &image)?;
     sweep(folder_of(&sealed))?;
@@ -102,7 +106,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
-    let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
+    let Committed { record, sha256, container } = files.commit(plan, &image, statement, observer)?;
     let Applied { attached, repairs, inspection, edited } = applied;
     let (input, Edited { operations, confinement }) = (image.facts(), edited);
     Ok(SealReport {
@@ -114,6 +118,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         inspection,
         confinement,
         operations,
+        container,
         sha256,
     })
 }
@@ -167,19 +172,20 @@ impl Files {
                 finish(pending, (&image.path, &image.lock), record, observer)
             }
             Self::NewFile { overlay, mut output, path, record } => {
-                commit::into_new_file(&overlay, image, &output, &plan.commit)?;
+                let container = commit::into_new_file(&overlay, image, &output, &plan.commit)?;
                 let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
                 interrupt::check_before("giving the new file its name")?;
                 let _hold = interrupt::hold();
                 output.name_over(path.file_name().unwrap_or_default())?;
                 fault::point(Point::OutputNamed)?;
-                Ok(Committed { record: record.name()?, sha256 })
+                Ok(Committed { record: record.name()?, sha256, container })
             }
             Self::InPlace { record } => {
                 let _hold = interrupt::hold();
+                let container = commit::clean_in_place(image)?;
                 let file = (image.lock.file(), image.path.as_path());
                 let (record, sha256) = hashed(plan, file, statement, record, observer)?;
-                Ok(Committed { record: record.name()?, sha256 })
+                Ok(Committed { record: record.name()?, sha256, container })
             }
         }
     }
