@@ -50,8 +50,12 @@ points! {
     OverlayNamed = "overlay-named",
     /// The journal has its name: from here on `recover` finishes.
     JournalNamed = "journal-named",
+    /// Snapshots and bitmaps are out of the image.
+    SnapshotsDropped = "snapshots-dropped",
     /// qemu-img has written the image.
     ImageWritten = "image-written",
+    /// What the image's file held besides its disk is zero.
+    ContainerCleaned = "container-cleaned",
     /// The image is flushed.
     ImageFlushed = "image-flushed",
     /// The journal says that the image is whole.

@@ -13,6 +13,7 @@ use crate::guest::names::{check_hostname, check_timezone};
 use crate::guest::password::PasswordChange;
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
+use crate::image::past::Past;
 use crate::operation::schema::ParameterKind;
 use crate::operation::{Catalogue, Given, Operation, Selection};
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub commit: CommitMode,
     /// What is erased, and how it is judged.
     pub erase: ErasePlan,
+    /// What becomes of what the image holds besides its disk.
+    pub past: Past,
     /// What runs, in order.
     pub operations: Vec<Planned>,
     /// Whether the sealed image is hashed for the record.

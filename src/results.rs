@@ -67,7 +67,7 @@ impl Files {
         self,
         plan: &Plan,
         image: &Image,
-        statement: SealRecord,
+        mut statement: SealRecord,
         observer: &mut dyn Observer,
     ) -> Result<Committed> {
         match self.0 {
@@ -79,19 +79,22 @@ impl Files {
                 finish(pending, (&image.path, &image.lock), record, observer)
             }
             Kind::NewFile { overlay, mut output, path, record } => {
-                commit::into_new_file(&overlay, image, &output, &plan.commit)?;
+                let container = commit::into_new_file(&overlay, image, &output, &plan.commit)?;
+                statement.set_container(container.as_ref());
                 let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
                 interrupt::check_before("giving the new file its name")?;
                 let _hold = interrupt::hold();
                 output.name_over(path.file_name().unwrap_or_default())?;
                 fault::point(Point::OutputNamed)?;
-                Ok(Committed { record: record.name()?, sha256 })
+                Ok(Committed { record: record.name()?, sha256, container })
             }
             Kind::InPlace { record } => {
                 let _hold = interrupt::hold();
+                let container = commit::clean_in_place(image)?;
+                statement.set_container(container.as_ref());
                 let file = (image.lock.file(), image.path.as_path());
                 let (record, sha256) = hashed(plan, file, statement, record, observer)?;
-                Ok(Committed { record: record.name()?, sha256 })
+                Ok(Committed { record: record.name()?, sha256, container })
             }
         }
     }

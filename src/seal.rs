@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
 use crate::image::commit::CommitMode;
+use crate::image::container::ContainerErasure;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
@@ -64,6 +65,9 @@ pub struct SealReport {
     pub operations: Vec<OperationReport>,
     /// What was erased, and what the proof found.
     pub erasure: Erasure,
+    /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerErasure>,
     /// Digest of the sealed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -90,7 +94,8 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let image = Image::open(&plan.image, plan.format, usage)?;
+    let image = Image::open(&plan.image, plan.format, usage, plan.past)?;
+    image.holds().iter().for_each(|held| observer.event(Event::Warning(held)));
     fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &image)?;
     sweep(folder_of(&sealed))?;
@@ -106,9 +111,16 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
-    let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
+    let Committed { record, sha256, container } = files.commit(plan, &image, statement, observer)?;
     let Applied { attached, repairs, inspection, edited, erasure } = applied;
     let (input, Edited { operations, confinement, .. }) = (image.facts(), edited);
+    if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {
+        let what = format!(
+            "{} bytes of the file that hold nothing of its disk are not zero",
+            container.bytes_nonzero
+        );
+        return Err(Error::new(ErrorKind::Found, what).within(format!("{} is sealed, but", sealed.display())));
+    }
     Ok(SealReport {
         input,
         image: sealed,
@@ -119,6 +131,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         confinement,
         operations,
         erasure,
+        container,
         sha256,
     })
 }
@@ -218,6 +231,7 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: applied.erasure.clone(),
+            container: None,
             attached: applied.attached.way.name().into(),
             confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),

@@ -18,6 +18,7 @@ use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
 use crate::image::nameless::folder_of;
 use crate::image::overlay::Overlay;
+use crate::image::past::Past;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
@@ -59,6 +60,8 @@ pub struct Target {
     pub attach: Option<Way>,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
+    /// What becomes of what the image holds besides its disk.
+    pub past: Past,
 }
 
 /// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
@@ -73,7 +76,8 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
+    let usage = if target.repair { Use::Read } else { Use::Look };
+    let image = Image::open(&target.image, target.format, usage, target.past)?;
     if let Some(who) = image.lock.moving() {
         let name = target.image.display();
         observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));

@@ -135,6 +135,9 @@ pub struct ImageArgs {
     /// How to attach images.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: AttachChoice,
+    /// Work on a thin image whose backing files stay as they are: they still hold what is deleted from it.
+    #[arg(long)]
+    pub allow_backing: bool,
 }
 
 /// The ways to attach, and the choice to let guestseal choose.
@@ -241,6 +244,12 @@ pub struct SealArgs {
     /// Format of the new file; that of the old one when left out.
     #[arg(long, value_name = "FORMAT", requires = "output")]
     pub output_format: Option<Format>,
+    /// Write what is in the image's backing files into the new file too.
+    #[arg(long, requires = "output")]
+    pub flatten: bool,
+    /// Remove the image's internal snapshots and bitmaps, which hold the guest's past.
+    #[arg(long)]
+    pub drop_snapshots: bool,
     /// Compress the new file.
     #[arg(long, requires = "output")]
     pub compress: bool,

@@ -18,6 +18,7 @@ use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
+use crate::image::past::Past;
 use crate::operation::{json_schema, parse};
 use crate::plan::Planned;
 use crate::seal::seal;
@@ -57,7 +58,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            let target = Target { repair: plan.repair, ..target(&plan.image, &args.image) };
+            let target = Target { repair: plan.repair, past: plan.past, ..target(&plan.image, &args.image) };
             return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
@@ -145,7 +146,8 @@ fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 fn target(image: &Path, args: &ImageArgs) -> Target {
-    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false }
+    let past = Past { allow_backing: args.allow_backing, ..Past::default() };
+    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false, past }
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {

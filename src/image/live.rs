@@ -22,11 +22,15 @@ pub struct Live {
     pub overlay: Extents,
 }
 
-/// Where the disk's bytes are in the files of a run. None where only qemu can tell, or where they are compressed.
+/// Where the disk's bytes are in the files of a run. None where only qemu can tell, where they are compressed,
+/// and where some are in backing files.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn live(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Live>> {
+    if !image.chain.is_empty() {
+        return Ok(None);
+    }
     let (overlay, replaced) = match overlay {
         None => (Extents::default(), Extents::default()),
         Some(overlay) => in_overlay(overlay.file())?,

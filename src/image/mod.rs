@@ -1,5 +1,6 @@
 //! Image files: format, header, locks, the working overlay and the commit. Touches the image's folder and qemu-img.
 
+pub mod backing;
 pub mod commit;
 pub mod container;
 pub mod format;
@@ -10,6 +11,7 @@ pub mod live;
 pub mod lock;
 pub mod nameless;
 pub mod overlay;
+pub mod past;
 pub mod qcow2;
 mod qcow2_geometry;
 pub mod qcow2_tables;

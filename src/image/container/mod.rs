@@ -67,6 +67,16 @@ pub fn clean(file: &File, format: Format) -> Result<ContainerErasure> {
     Ok(ContainerErasure { bytes_unreferenced, bytes_zeroed, bytes_nonzero, method, unexamined })
 }
 
+/// What to say of an image file that was cleaned before.
+///
+/// # Errors
+/// As [`residue`].
+pub(super) fn clean_before(file: &File, format: Format) -> Result<ContainerErasure> {
+    let ContainerResidue { bytes_unreferenced, bytes_nonzero, unexamined, .. } = residue(file, format)?;
+    let method = "cleaned by a run that was interrupted afterwards".into();
+    Ok(ContainerErasure { bytes_unreferenced, bytes_zeroed: 0, bytes_nonzero, method, unexamined })
+}
+
 /// Looks at the same bytes and changes none.
 ///
 /// # Errors
