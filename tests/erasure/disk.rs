@@ -8,9 +8,8 @@ use tempfile::TempDir;
 
 use crate::beside::{plant_esp, plant_swap};
 use crate::common::{shell, tool};
-use crate::guests;
 use crate::mounts::in_private_mounts;
-use crate::plant::plant;
+use crate::plant::{plant, system};
 use crate::scan::{Counts, count, lines};
 
 const MIB: u64 = 1 << 20;
@@ -52,12 +51,11 @@ impl Planted {
         let folder = tempfile::Builder::new().prefix("guestseal-erasure-").tempdir_in("/var/tmp").unwrap();
         let path = |name: &str| folder.path().join(name);
         let (disk, esp, root, swap) = (path("disk.raw"), path("esp"), path("root"), path("swap"));
-        let tree = guests::tree("alpine", folder.path());
         empty(&disk, END);
         table(&disk);
         plant_esp(&empty(&esp, ESP.1), folder.path());
         plant_swap(&empty(&swap, SWAP.1));
-        let (kept, logical) = plant_root(&empty(&root, ROOT.1), filesystem, &tree);
+        let (kept, logical) = plant_root(&empty(&root, ROOT.1), filesystem);
         let compressed = logical.map(|logical| compressed_bytes(&root, logical));
         for (part, (start, _)) in [(&esp, ESP), (&root, ROOT), (&swap, SWAP)] {
             shell(&format!(
@@ -68,7 +66,6 @@ impl Planted {
             fs::remove_file(part).unwrap();
         }
         plant_gaps(&disk);
-        fs::remove_dir_all(tree).unwrap();
         let counts = count(&disk);
         Self { _folder: folder, disk, filesystem, counts, kept, compressed }
     }
@@ -100,7 +97,7 @@ fn plant_gaps(disk: &Path) {
 }
 
 /// Plants the guest and gives what is to stay of it, and where a compressed file is.
-fn plant_root(image: &Path, filesystem: Filesystem, tree: &Path) -> (String, Option<u64>) {
+fn plant_root(image: &Path, filesystem: Filesystem) -> (String, Option<u64>) {
     shell(&format!("{} {} >/dev/null", filesystem.mkfs, image.display()));
     let uuid = tool("blkid", [Path::new("-po"), Path::new("value"), Path::new("-sUUID"), image]);
     let fstab = format!(
@@ -117,8 +114,7 @@ fn plant_root(image: &Path, filesystem: Filesystem, tree: &Path) -> (String, Opt
         let options = format!("loop,{}{nodiscard}", filesystem.options);
         let args = ["-t", filesystem.kind, "-o", &options].map(Path::new);
         tool("mount", args.into_iter().chain([image, &root]));
-        shell(&format!("cp -a {}/. {}/", tree.display(), root.display()));
-        fs::write(root.join("etc/fstab"), fstab).unwrap();
+        system(&root, &fstab);
         let logical = plant(&root, filesystem);
         let kept = describe(&root);
         tool("umount", [&root]);

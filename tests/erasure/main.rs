@@ -6,9 +6,6 @@
 #[path = "../images/common.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod common;
-#[path = "../images/guests.rs"]
-#[allow(dead_code, reason = "each test binary uses its own part")]
-mod guests;
 #[path = "../images/leftovers.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod leftovers;

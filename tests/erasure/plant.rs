@@ -15,11 +15,39 @@ use crate::scan::{lines, marker, text};
 /// The length of the sealed-away files that are large.
 const LARGE: usize = 8 << 20;
 
-/// Plants everything; gives where in the filesystem's own count the compressed file is, where one was made.
-pub(crate) fn plant(root: &Path, filesystem: Filesystem) -> Option<u64> {
-    for folder in ["tmp", "var/tmp", "var/log", "srv/data", "srv/names", "opt"] {
+/// A guest as small as it can be.
+pub(crate) fn system(root: &Path, fstab: &str) {
+    for folder in [
+        "etc",
+        "usr/bin",
+        "usr/lib",
+        "root",
+        "home",
+        "tmp",
+        "var/tmp",
+        "var/log",
+        "srv/data",
+        "srv/names",
+        "opt",
+    ] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
+    fs::copy("/bin/true", root.join("usr/bin/bash")).unwrap();
+    symlink("usr/bin", root.join("bin")).unwrap();
+    for (name, text) in [
+        ("os-release", "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.19.1\n"),
+        ("passwd", "root:x:0:0:root:/root:/bin/bash\n"),
+        ("shadow", "root:*:19700:0:99999:7:::\n"),
+        ("group", "root:x:0:\n"),
+        ("hostname", "canary\n"),
+        ("fstab", fstab),
+    ] {
+        write(root.join("etc").join(name), text);
+    }
+}
+
+/// Plants everything; gives where in the filesystem's own count the compressed file is, where one was made.
+pub(crate) fn plant(root: &Path, filesystem: Filesystem) -> Option<u64> {
     long_ago(root);
     contents(root);
     fragmented(root);
@@ -64,8 +92,7 @@ fn long_ago(root: &Path) {
 
 fn contents(root: &Path) {
     for number in 0..50 {
-        let text: String = (0..40).map(|line| marker("small", number * 40 + line) + "\n").collect();
-        write(root.join(format!("tmp/small-{number}")), text);
+        write(root.join(format!("tmp/small-{number}")), lines("small", 40));
         write(root.join(format!("tmp/tiny-{number}")), marker("tiny", number));
         write(root.join(format!("srv/data/gone-{number}")), marker("tinygone", number));
     }
@@ -76,14 +103,14 @@ fn contents(root: &Path) {
     }
     write(root.join("tmp/hard-1"), lines("hardlinked", 500));
     fs::hard_link(root.join("tmp/hard-1"), root.join("var/tmp/hard-2")).unwrap();
-    write(root.join("var/log/app.log"), lines("truncated", 20_000));
-    write(root.join("var/log/app.log.1"), lines("rotated", 20_000));
+    write(root.join("var/log/app.log"), text("truncated", 300_000));
+    write(root.join("var/log/app.log.1"), text("rotated", 300_000));
     // Bytes that no filesystem compresses, and it sees so from the first ones.
     let mut noise = vec![0; 1 << 20];
     File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
     for (number, at) in (0..noise.len() - 64).step_by(2048).enumerate() {
-        let text = marker("noise", number);
-        noise[at + 512..at + 512 + text.len()].copy_from_slice(text.as_bytes());
+        let marker = marker("noise", number);
+        noise[at + 512..at + 512 + marker.len()].copy_from_slice(marker.as_bytes());
     }
     write(root.join("tmp/noise"), noise);
 }
@@ -94,8 +121,9 @@ fn fragmented(root: &Path) {
     let mut files = [open("tmp/turn-1"), open("var/tmp/turn-2")];
     for piece in 0..40 {
         for file in &mut files {
-            let text: String = (0..200).map(|line| marker("fragmented", piece * 200 + line) + "\n").collect();
-            file.write_all(&text.as_bytes()[..4096]).unwrap();
+            let lines: String =
+                (0..64).map(|line| format!("{:<63}\n", marker("fragmented", piece * 64 + line))).collect();
+            file.write_all(lines.as_bytes()).unwrap();
             file.sync_data().unwrap();
         }
     }
@@ -153,11 +181,10 @@ fn attributes(root: &Path, filesystem: Filesystem) {
             write!(dump, "# file: {}\nuser.remote=\"{remote}\"\n\n", path.display()).unwrap();
         }
     }
-    let file = root.join("tmp/dump");
+    // Beside the guest: only what setfattr makes of it is to count.
+    let file = root.with_extension("attributes");
     write(&file, dump.replace("# file: /", "# file: "));
-    shell(&format!("cd /; setfattr --restore={}", file.display()));
-    // Only what setfattr made of it is to count.
-    write(&file, "");
+    shell(&format!("cd /; setfattr --restore={0}; rm {0}", file.display()));
 }
 
 /// Files that stay, of several kinds, some of which held something else once.
@@ -167,7 +194,7 @@ fn live(root: &Path) {
     let sparse = File::create(data.join("sparse")).unwrap();
     sparse.write_all_at(b"far out", 60 << 20).unwrap();
     for name in ["shortened", "rewritten", "replaced"] {
-        write(data.join(name), lines("overwritten", 4000));
+        write(data.join(name), text("overwritten", 80_000));
     }
     sync(root);
     File::options().write(true).open(data.join("shortened")).unwrap().set_len(100).unwrap();
@@ -182,7 +209,7 @@ fn live(root: &Path) {
 
 fn reflinked(root: &Path) {
     let path = |name: &str| root.join(name);
-    write(path("tmp/reflink-1"), lines("reflinked", 4000));
+    write(path("tmp/reflink-1"), text("reflinked", 80_000));
     sync(root);
     tool("cp", [Path::new("--reflink=always"), &path("tmp/reflink-1"), &path("var/tmp/reflink-2")]);
     // And a copy of which a part was written anew.
@@ -194,16 +221,17 @@ fn reflinked(root: &Path) {
 /// Live files over blocks that held something else: they read as zeros, the disk does not.
 fn preallocated(root: &Path, filesystem: Filesystem) {
     let (zeroed, reserved) = (root.join("srv/data/zeroed"), root.join("srv/data/reserved"));
-    write(&zeroed, lines("zeroed", 50_000));
-    write(&reserved, lines("reserved", 50_000));
+    write(&zeroed, text("zeroed", 1 << 20));
+    write(&reserved, text("reserved", 4 << 20));
     sync(root);
+    fs::remove_file(&reserved).unwrap();
     let fallocate = |words: &[&str], file: &Path| {
         tool("fallocate", words.iter().map(Path::new).chain([file]));
     };
     fallocate(&["-z", "-l", "512KiB"], &zeroed);
-    fallocate(&["-p", "-l", "2MiB"], &reserved);
     sync(root);
-    fallocate(&["-l", "2MiB"], &reserved);
+    // Room enough that it takes blocks of the file before it, wherever the filesystem looks first.
+    fallocate(&["-l", "64MiB"], &reserved);
     let rest = File::options().write(true).open(&zeroed).unwrap();
     let length = rest.metadata().unwrap().len();
     rest.write_all_at(&vec![b'z'; usize::try_from(length - (512 << 10)).unwrap()], 512 << 10).unwrap();
@@ -244,7 +272,7 @@ fn btrfs(root: &Path, filesystem: Filesystem) -> Option<u64> {
 /// What the guest itself deletes before it is shut down.
 fn before_sealing(root: &Path) {
     let data = root.join("srv/data");
-    write(data.join("deleted"), lines("deleted", 40_000));
+    write(data.join("deleted"), text("deleted", 2 << 20));
     sync(root);
     fs::remove_file(data.join("deleted")).unwrap();
     for number in 0..50 {
