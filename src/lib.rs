@@ -22,6 +22,7 @@ pub mod record;
 pub mod recover;
 pub mod repair;
 pub mod report;
+pub mod results;
 pub mod seal;
 pub mod session;
 pub mod survey;

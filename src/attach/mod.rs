@@ -1,6 +1,7 @@
 //! Attaching an image: it becomes one disk that can be read and written as raw bytes, through nbd, a FUSE export or
 //! (raw images only) itself. One guard for each way, with `close`.
 
+pub mod data;
 pub mod fuse;
 pub mod loopdev;
 pub mod nbd;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::{CatalogueArgs, DigestChoice, SealArgs, SelectionArgs};
+use crate::erase::policy::ErasePlan;
 use crate::error::{Error, Result};
 use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
@@ -164,6 +165,11 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         attach: args.image.attach.way(),
         repair: args.repair,
         commit: commit.clone(),
+        erase: ErasePlan {
+            policy: args.erase,
+            keep_gaps: args.keep_gaps,
+            allow_unproven: args.allow_unproven,
+        },
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,
     };

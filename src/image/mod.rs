@@ -1,6 +1,7 @@
 //! Image files: format, header, locks, the working overlay and the commit. Touches the image's folder and qemu-img.
 
 pub mod commit;
+pub mod container;
 pub mod format;
 pub mod identity;
 pub mod info;
@@ -9,5 +10,6 @@ pub mod lock;
 pub mod nameless;
 pub mod overlay;
 pub mod qcow2;
+mod qcow2_geometry;
 pub mod qcow2_tables;
 pub mod vmdk;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
 use crate::image::nameless::{NamelessFile, folder_of};
@@ -88,16 +89,6 @@ pub struct Seal {
     pub confinement: Option<Confinement>,
     /// How the result became permanent.
     pub commit: serde_json::Value,
-}
-
-/// What was erased. Deleted files stay readable in the image until their blocks are.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Erasure {
-    /// `none`: the blocks of deleted files are as they were.
-    pub policy: String,
-    /// What that means.
-    pub note: String,
 }
 
 /// One operation in the record.

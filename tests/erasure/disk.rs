@@ -10,7 +10,7 @@ use crate::beside::{plant_esp, plant_swap};
 use crate::common::{shell, tool};
 use crate::mounts::in_private_mounts;
 use crate::plant::{plant, system};
-use crate::scan::{Counts, count, lines};
+use crate::scan::{Counts, count, lines, text};
 
 const MIB: u64 = 1 << 20;
 /// Where the volumes are and how large, in MiB. xfs takes no less than 300 for the root.
@@ -93,7 +93,7 @@ fn plant_gaps(disk: &Path) {
     write((ROOT.0 + ROOT.1 + 3) * MIB + 123, "gap");
     write((SWAP.0 + SWAP.1) * MIB + 70_001, "tail");
     // Up to the second partition table.
-    write(END * MIB - 33 * 512 - 3000, "tail");
+    disk.write_all_at(text("tail", 3000).as_bytes(), END * MIB - 33 * 512 - 3000).unwrap();
 }
 
 /// Plants the guest and gives what is to stay of it, and where a compressed file is.

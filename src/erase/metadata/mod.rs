@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod xfs;
+
 use serde::{Deserialize, Serialize};
 
 /// What a walk does with the places that it finds.
