@@ -38,7 +38,11 @@ pub(crate) struct Sealed {
 impl Sealed {
     /// Seals a copy of the planted disk, in this format and way, with these further words.
     pub(crate) fn make(planted: &Planted, format: &'static str, way: Way, words: &str) -> Self {
-        let stage = Stage::convert(&planted.disk, format, &[]);
+        Self::of(Stage::convert(&planted.disk, format, &[]), format, way, words)
+    }
+
+    /// Seals this image.
+    pub(crate) fn of(stage: Stage, format: &'static str, way: Way, words: &str) -> Self {
         let words = format!("seal --json --digest none {words}");
         let (image, ran) = match way {
             Way::Overlay => (stage.image.clone(), stage.guestseal(&words)),

@@ -18,7 +18,12 @@ mod stage;
 
 mod beside;
 mod cells;
+mod container;
 mod disk;
 mod plant;
+mod policies;
+mod proof;
 mod scan;
+mod table;
+mod unproven;
 mod variants;

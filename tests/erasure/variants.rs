@@ -55,6 +55,9 @@ pub(crate) const fn filesystem(
 
 pub(crate) const EXT4: Filesystem = filesystem("ext4", "mkfs.ext4 -q -F", "ext4", "");
 
+pub(crate) const XFS: Filesystem = filesystem("xfs", "mkfs.xfs -q -f", "xfs", "");
+pub(crate) const BTRFS: Filesystem = filesystem("btrfs", "mkfs.btrfs -q -f -m single", "btrfs", "");
+
 /// The planted disk, in which every kind can be found.
 pub(crate) fn planted(filesystem: Filesystem, further: &[&str]) -> Planted {
     let planted = Planted::make(filesystem);
@@ -116,12 +119,12 @@ fn ext2() {
 
 #[test]
 fn xfs() {
-    some(filesystem("xfs", "mkfs.xfs -q -f", "xfs", ""), &["zeroed", "reflinked", "xattrremote"]);
+    some(XFS, &["zeroed", "reflinked", "xattrremote"]);
 }
 
 #[test]
 fn btrfs() {
-    some(filesystem("btrfs", "mkfs.btrfs -q -f -m single", "btrfs", ""), &["reflinked", "snapshot"]);
+    some(BTRFS, &["reflinked", "snapshot"]);
 }
 
 #[test]
