@@ -165,14 +165,13 @@ fn apply_to_guest(
     let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
-    let swap_files = edited.is_ok().then(|| session.swap_files()).transpose();
+    let edited = edited.and_then(|edited| Ok((edited, session.swap_files()?)));
+    let edited = edited.map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
-    let (edited, swap_files) = match (edited, swap_files) {
-        (Ok(edited), Ok(swap_files)) => (edited, swap_files.unwrap_or_default()),
-        (Err(error), _) | (_, Err(error)) => {
-            return both_values(Err(error), session.close()).map(|(never, _)| never);
-        }
+    let (edited, swap_files) = match edited {
+        Ok(edited) => edited,
+        Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
     };
     let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
     let (inspection, erasure) = session.close_after(|attachment| {
@@ -210,7 +209,7 @@ fn proven(
     let probe = attachment.probe();
     let proof =
         probe.and_then(|probe| prove(attachment.disk(), &probe, plan.erase, swap_files, erasure, observer));
-    let (erasure, ()) = both_values(proof, attachment.close())?;
+    let erasure = attachment.close_after(proof)?;
     judge(&erasure, plan.erase)?;
     fault::point(Point::Proven).map(|()| erasure)
 }

@@ -78,12 +78,15 @@ impl Attachment {
         self.run.folder("probe")
     }
 
-    /// Flushes and detaches everything.
+    /// Flushes and detaches everything, and goes on with what came of the work. A server that has gone is what the work
+    /// failed of.
     ///
     /// # Errors
-    /// When something could not be written or taken apart; then what is below may not be whole.
-    pub fn close(self) -> Result<()> {
-        both(self.disk.close(), self.run.close())
+    /// That of the work, and when something could not be written or taken apart; then what is below may not be whole.
+    pub fn close_after<T>(self, work: Result<T>) -> Result<T> {
+        let Self { disk, run } = self;
+        let work = work.map_err(|error| disk.blame(error));
+        both_values(work, both(disk.close(), run.close())).map(|(done, ())| done)
     }
 }
 
@@ -99,6 +102,14 @@ pub struct Session {
     pub repairs: Vec<Repair>,
     /// How the image was attached.
     pub way: Way,
+}
+
+/// What is mounted of an attached disk; in the order of taking apart.
+struct Mounted {
+    tree: MountedTree,
+    devices: Devices,
+    inspection: Inspection,
+    repairs: Vec<Repair>,
 }
 
 /// What is done with the guest's filesystems.
@@ -121,17 +132,16 @@ impl Session {
         handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        Self::start(spec, (way, reason), handling, observer).map_err(explain)
-    }
-
-    fn start(
-        spec: &ImageSpec,
-        (way, reason): (Way, &str),
-        handling: Handling,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
         let attachment = Attachment::open(spec, way)?;
         observer.event(Event::Attached { way: way.name(), reason });
+        let mounted = Self::mount(&attachment, handling, observer);
+        let Mounted { tree, devices, inspection, repairs } =
+            mounted.map_err(|error| attachment.disk.blame(explain(error)))?;
+        Ok(Self { tree, devices, attachment, inspection, repairs, way })
+    }
+
+    /// Understands the attached disk and mounts its guest.
+    fn mount(attachment: &Attachment, handling: Handling, observer: &mut dyn Observer) -> Result<Mounted> {
         let mut devices = Devices::new(&attachment.disk)?;
         let bytes = attachment.disk.bytes()?;
         let damaged = |error: Error| match error.what_to_do() {
@@ -158,7 +168,13 @@ impl Session {
         interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
-        Ok(Self { tree, devices, attachment, inspection, repairs, way })
+        Ok(Mounted { tree, devices, inspection, repairs })
+    }
+
+    /// The same failure of what was done with the guest, as one of the server behind its disk when that has gone.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        self.attachment.disk.blame(error)
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
@@ -188,12 +204,13 @@ impl Session {
     /// # Errors
     /// As [`Self::close`], and those of the work.
     pub fn close_after<T>(self, work: impl FnOnce(&Attachment) -> Result<T>) -> Result<(Inspection, T)> {
-        let Self { tree, devices, attachment, inspection, repairs: _, way: _ } = self;
+        // What is still here at an error is dropped from the last to the first.
+        let Self { inspection, attachment, devices, tree, .. } = self;
         // A device in use keeps what is below it in use: go on only while the order holds.
-        tree.close()?;
+        tree.close().map_err(|error| attachment.disk.blame(error))?;
         fault::point(Point::Unmounted)?;
         let done = devices.close().and_then(|()| work(&attachment));
-        let (done, ()) = both_values(done, attachment.close())?;
+        let done = attachment.close_after(done)?;
         fault::point(Point::Detached)?;
         Ok((inspection, done))
     }

@@ -94,7 +94,7 @@ fn look(
     let handling = Handling { access: Access::Look, repair: target.repair };
     let session = Session::open(&spec, way, handling, observer)?;
     let seen = edit(operations, session.guest(), Mode::Look, observer);
-    let seen = seen.and_then(|seen| Ok((seen, session.swap_files()?)));
+    let seen = seen.and_then(|seen| Ok((seen, session.swap_files()?))).map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     let ((Edited { operations, confinement, .. }, swap_files), inspection) =
         both_values(seen, session.close())?;
@@ -183,7 +183,7 @@ fn residue_in(
     let proof = attachment
         .probe()
         .and_then(|probe| prove(attachment.disk(), &probe, plan, swap_files, erasure, observer));
-    both_values(proof, attachment.close()).map(|(erasure, ())| Some(erasure))
+    attachment.close_after(proof).map(Some)
 }
 
 fn verdict(image: &Path, moving: bool, digest_matches: Option<bool>, erasure: Option<Erasure>) -> Verdict {

@@ -75,6 +75,7 @@ impl Part {
 
 fn walk(content: Content, volume: &VolumeBytes<'_>, act: Act) -> Result<Vec<Remains>> {
     match content {
+        Content::Ext2 | Content::Ext3 | Content::Ext4 => metadata::ext::walk(volume, act),
         Content::Xfs => metadata::xfs::walk(volume, act),
         // btrfs writes metadata anew each time and zeroes what it leaves unused in a block.
         _ => Ok(Vec::new()),

@@ -3,15 +3,34 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the tools that they compare with")]
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use guestseal::attach::loopdev::Loop;
 use guestseal::sys::ioctl::LoopWindow;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-/// Whether the tests of this binary can run here.
+/// Whether the tests of this binary can run here. If so, this thread has its own mounts from now on: a copy of them in
+/// another namespace would keep a filesystem alive that is unmounted here.
 pub(crate) fn possible() -> bool {
+    able() && {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        // And the copies of others' go.
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        for place in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+            if Path::new(place).starts_with(std::env::temp_dir()) {
+                let _ = umount2(place, MntFlags::MNT_DETACH);
+            }
+        }
+        true
+    }
+}
+
+fn able() -> bool {
     let tools = ["mkfs.ext4", "e2fsck", "dumpe2fs", "mount", "setfattr"];
     super::common::require(super::common::is_root(), "not root")
         && tools.iter().all(|tool| super::common::require(super::common::has_tool(tool), tool))
@@ -57,6 +76,29 @@ impl Image {
         args.extend(options.split_whitespace());
         args.push(path.to_str().unwrap());
         run("mkfs.ext4", &args);
+    }
+
+    /// Writes `word` all over it.
+    pub(crate) fn fill(&self, word: &str) {
+        let lot = word.repeat((1 << 20) / word.len() + 1);
+        let file = self.open();
+        for at in (0..self.length()).step_by(1 << 20) {
+            file.write_all_at(&lot.as_bytes()[..1 << 20], at).unwrap();
+        }
+    }
+
+    /// Where `pattern` is in its bytes, with what follows.
+    pub(crate) fn search(&self, pattern: &str) -> Vec<String> {
+        let (path, pattern) = (self.path(), format!("({pattern})[ -~]{{0,24}}"));
+        let args = ["-abo", "-E", &pattern, path.to_str().unwrap()];
+        let output = Command::new("grep").args(args).env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.code().unwrap() < 2, "grep: {output:?}");
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Whether `word` is in its bytes.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        Command::new("grep").args(["-aqF", word]).arg(self.path()).status().unwrap().success()
     }
 
     pub(crate) fn path(&self) -> PathBuf {

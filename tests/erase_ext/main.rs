@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clean;
 #[path = "../common/mod.rs"]
 mod common;
 mod fsmap;
 mod image;
+mod plant;

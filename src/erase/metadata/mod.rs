@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ext;
 pub mod xfs;
 
 use serde::{Deserialize, Serialize};
