@@ -4,3 +4,4 @@
 
 pub mod btrfs;
 mod gather;
+pub mod swap;
