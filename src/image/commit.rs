@@ -364,5 +364,5 @@ pub fn into_new_file(
     exit.success_without_complaint(&[])
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
     fault::point(Point::OutputWritten)?;
-    container::clean(output.file(), format)
+    container::clean_new(output.file(), format)
 }
