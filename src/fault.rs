@@ -40,8 +40,12 @@ points! {
     Applied = "applied",
     /// The guest is unmounted.
     Unmounted = "unmounted",
+    /// What is free on the disk is zero.
+    Erased = "erased",
     /// The disk is detached.
     Detached = "detached",
+    /// The erasure is proven.
+    Proven = "proven",
     /// The overlay has its name for the commit.
     OverlayNamed = "overlay-named",
     /// The journal has its name: from here on `recover` finishes.

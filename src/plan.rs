@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::action::Settings;
 use crate::attach::Way;
+use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::names::{check_hostname, check_timezone};
 use crate::guest::password::PasswordChange;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub repair: bool,
     /// How the result becomes permanent.
     pub commit: CommitMode,
+    /// What is erased, and how it is judged.
+    pub erase: ErasePlan,
     /// What becomes of what the image holds besides its disk.
     pub past: Past,
     /// What runs, in order.

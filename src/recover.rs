@@ -21,8 +21,8 @@ pub struct Committed {
     pub record: PathBuf,
     /// The image's digest, where one was wanted.
     pub sha256: Option<String>,
-    /// What became of the bytes of the image file that hold nothing of its disk.
-    pub container: ContainerErasure,
+    /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
+    pub container: Option<ContainerErasure>,
 }
 
 /// Finishes a commit that stands in its journal.
@@ -55,6 +55,7 @@ fn record_it(
     let container = pending.container(lock)?;
     let sha256 = wants_digest.then(|| digest::sha256(lock.file(), image, observer)).transpose()?;
     statement.set_digest(sha256.as_deref());
+    statement.set_container(container.as_ref());
     let record = record.write(&statement)?.name()?;
     Ok(Committed { record, sha256, container })
 }

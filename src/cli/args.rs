@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::attach::Way;
+use crate::erase::policy::Policy;
 use crate::guest::secret::Secret;
 use crate::image::format::Format;
 use crate::operation::schema::Group;
@@ -258,6 +259,15 @@ pub struct SealArgs {
     /// Check the guest's ext and xfs filesystems first and repair them, on the overlay.
     #[arg(long, conflicts_with = "in_place")]
     pub repair: bool,
+    /// How much of what was deleted is erased, so that nobody can read it back.
+    #[arg(long, value_name = "POLICY", default_value = "full")]
+    pub erase: Policy,
+    /// Leave what lies between partitions as it is.
+    #[arg(long)]
+    pub keep_gaps: bool,
+    /// Seal also when it cannot be proven that a volume holds nothing deleted; the record says so.
+    #[arg(long)]
+    pub allow_unproven: bool,
     /// Digest of the sealed image for its record.
     #[arg(long, value_name = "KIND", default_value = "sha256")]
     pub digest: DigestChoice,
@@ -295,6 +305,9 @@ pub struct VerifyArgs {
     /// The images.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// Only prove that nothing deleted can be read back; needs no record.
+    #[arg(long)]
+    pub residue: bool,
     /// How to open them.
     #[command(flatten)]
     pub image: ImageArgs,

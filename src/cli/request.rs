@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::{CatalogueArgs, DigestChoice, SealArgs, SelectionArgs};
+use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Error, Result};
 use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
@@ -168,6 +169,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         drop_snapshots: args.drop_snapshots,
         flatten: args.flatten,
         allow_backing: args.image.allow_backing,
+        keep_unreferenced: args.erase == Policy::None,
     };
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     let plan = |image: &PathBuf| Plan {
@@ -176,6 +178,11 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         attach: args.image.attach.way(),
         repair: args.repair,
         commit: commit.clone(),
+        erase: ErasePlan {
+            policy: args.erase,
+            keep_gaps: args.keep_gaps,
+            allow_unproven: args.allow_unproven,
+        },
         past,
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,

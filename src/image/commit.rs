@@ -197,10 +197,11 @@ impl Pending {
     ///
     /// # Errors
     /// When the image cannot be read.
-    pub fn container(&self, lock: &LockedImage) -> Result<ContainerErasure> {
+    pub fn container(&self, lock: &LockedImage) -> Result<Option<ContainerErasure>> {
         match &self.container {
-            Some(container) => Ok(container.clone()),
-            None => container::clean_before(lock.file(), self.entry.format),
+            _ if self.entry.past.keep_unreferenced => Ok(None),
+            Some(container) => Ok(Some(container.clone())),
+            None => container::clean_before(lock.file(), self.entry.format).map(Some),
         }
     }
 
@@ -239,7 +240,9 @@ impl Pending {
             check.arg(format!("json:{}", self.node)).output(1 << 20)?.0.success()?;
         }
         fault::point(Point::ImageWritten)?;
-        self.container = Some(container::clean(lock.file(), self.entry.format)?);
+        if !self.entry.past.keep_unreferenced {
+            self.container = Some(container::clean(lock.file(), self.entry.format)?);
+        }
         fault::point(Point::ContainerCleaned)?;
         lock.file().sync_all().context(|| format!("cannot flush {}", self.image.display()))?;
         fault::point(Point::ImageFlushed)?;
@@ -330,12 +333,13 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub fn clean_in_place(image: &Image) -> Result<ContainerErasure> {
+pub fn clean_in_place(image: &Image) -> Result<Option<ContainerErasure>> {
     if image.past.drop_snapshots {
         past::drop_from(image.lock.file(), &image.node(false))?;
     }
     fault::point(Point::SnapshotsDropped)?;
-    let container = container::clean(image.lock.file(), image.format)?;
+    let clean = !image.past.keep_unreferenced;
+    let container = clean.then(|| container::clean(image.lock.file(), image.format)).transpose()?;
     fault::point(Point::ContainerCleaned)?;
     image.lock.file().sync_all().context(|| format!("cannot flush {}", image.path.display()))?;
     Ok(container)
@@ -350,7 +354,7 @@ pub fn into_new_file(
     image: &Image,
     output: &NamelessFile,
     plan: &CommitMode,
-) -> Result<ContainerErasure> {
+) -> Result<Option<ContainerErasure>> {
     let CommitMode::Output { path, format, compress } = plan else {
         return Err(Error::failed("no new file is planned"));
     };
@@ -364,5 +368,6 @@ pub fn into_new_file(
     exit.success_without_complaint(&[])
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
     fault::point(Point::OutputWritten)?;
-    container::clean_new(output.file(), format)
+    let clean = !image.past.keep_unreferenced;
+    clean.then(|| container::clean_new(output.file(), format)).transpose()
 }

@@ -164,6 +164,18 @@ impl Image {
         Ok(metadata.permissions().mode() & 0o777)
     }
 
+    /// The unit in which it keeps data, in bytes: what is erased in whole units is gone from the file as well.
+    ///
+    /// # Errors
+    /// When its header cannot be read any more.
+    pub fn cluster_bytes(&self) -> Result<u64> {
+        match self.format {
+            Format::Qcow2 => Ok(qcow2::read_header(&mut self.lock.file())?.cluster_bytes),
+            Format::Raw => Ok(4096),
+            Format::Vmdk | Format::Vdi | Format::Vhdx => Ok(1 << 20),
+        }
+    }
+
     /// What is reported of it.
     pub fn facts(&self) -> ImageFacts {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();

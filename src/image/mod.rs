@@ -7,6 +7,7 @@ pub mod format;
 pub mod identity;
 pub mod info;
 pub mod journal;
+pub mod live;
 pub mod lock;
 pub mod nameless;
 pub mod overlay;

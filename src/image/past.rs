@@ -23,6 +23,9 @@ pub struct Past {
     pub flatten: bool,
     /// Backing files stay as they are, below the sealed image.
     pub allow_backing: bool,
+    /// Bytes of the file that hold nothing of its disk stay as they are.
+    #[serde(default)]
+    pub keep_unreferenced: bool,
 }
 
 impl Past {

@@ -60,6 +60,8 @@ pub(super) enum Place {
     Cluster { at: u64, live: u32 },
     /// Compressed data from the first byte up to the second.
     Compressed { at: u64, end: u64 },
+    /// Nothing: the cluster reads as zeros, whatever is below the image.
+    Zeros,
 }
 
 impl Geometry {
@@ -160,7 +162,11 @@ impl Geometry {
             (false, true) if word & 1 != 0 => 0,
             _ => u32::MAX,
         };
-        Some(word & OFFSET).filter(|at| *at != 0).map(|at| Place::Cluster { at, live })
+        match word & OFFSET {
+            0 if word & 1 != 0 && self.version3 && !self.extended => Some(Place::Zeros),
+            0 => None,
+            at => Some(Place::Cluster { at, live }),
+        }
     }
 }
 

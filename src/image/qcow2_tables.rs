@@ -120,6 +120,7 @@ impl Tables {
             Place::Compressed { at, end } => {
                 self.clusters_of(at, end).try_for_each(|cluster| self.shared.insert(cluster).map(drop))
             }
+            Place::Zeros => Ok(()),
         }
     }
 

@@ -59,7 +59,7 @@ fn within_clusters<R: Read + Seek>(
             compressed.add(Extent::between(at, end));
             Ok(())
         }
-        Place::Table { .. } => Ok(()),
+        Place::Table { .. } | Place::Zeros => Ok(()),
     })?;
     let Some(pieces) = compressed.finish()? else {
         return Ok(Some(format!("what lies between pieces of compressed data: there are too many; {HINT}")));
