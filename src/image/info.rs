@@ -131,7 +131,7 @@ impl Image {
 
     /// qemu's node for the image itself. Below it is what was checked, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
-        let locking = read_only && self.lock.moving().is_none();
+        let locking = read_only && self.lock.moving().is_none() && !self.lock.writes();
         over(node(self.lock.file(), &self.path, self.format, read_only, locking), &self.chain)
     }
 
