@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -17,15 +18,16 @@ use std::time::Duration;
 
 use super::nbd_protocol::Negotiated;
 use super::nbd_server::Server;
-use super::{ImageSpec, judge_end};
+use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
 use crate::error::{Context, Error, Result, both};
-use crate::sys::child::{Child, Exit};
+use crate::sys::child::Child;
 use crate::sys::nbd_device::{NbdNode, Owner, left_behind};
 use crate::sys::nbd_netlink::{Connection, NbdDriver};
 use crate::sys::tool::Tool;
 use crate::sys::trouble;
-use crate::sys::wait::first_readable;
+use crate::sys::wait::{first_readable, is_hung_up};
 
+const SERVER: &str = "qemu-nbd";
 /// After this long without an answer the kernel gives a request up. A dead server is noticed at once without it;
 /// this is for one that lives and hangs, and slow storage must not look like that.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -42,6 +44,8 @@ pub struct NbdDisk {
     watch: Watch,
     device: Device,
     server: Child,
+    /// The kernel's connection to the server.
+    socket: UnixStream,
     size_bytes: u64,
 }
 
@@ -53,7 +57,7 @@ impl NbdDisk {
     /// image's lock; `Unsupported` when its block size is too big or it is empty; failed otherwise, with what
     /// qemu-nbd said.
     pub fn attach(image: &ImageSpec, folder: &Path) -> Result<Self> {
-        let program = Tool::find("qemu-nbd")?;
+        let program = Tool::find(SERVER)?;
         let mut driver = NbdDriver::open()?;
         for index in left_behind() {
             // Its owner is dead. Where it cannot be freed the kernel just picks another one for us.
@@ -61,8 +65,6 @@ impl NbdDisk {
         }
         let Server { child: mut server, socket, offer } = Server::start(&program, image, folder)?;
         let link = Link::connect(driver, &socket, &offer)?;
-        // The kernel has its own reference; with ours gone the device is the server's only client.
-        drop(socket);
         let device = Device::open(link, &offer, image.read_only)?;
         // The device goes with its last opener, and the server with the device. When we are killed it must live that
         // long: the kernel unmounts what is on the device, and would wait for a dead server until its time-out.
@@ -75,7 +77,7 @@ impl NbdDisk {
             )));
         }
         let watch = Watch::start(&server, device.link.index).context(|| "cannot watch qemu-nbd")?;
-        Ok(Self { watch, device, server, size_bytes })
+        Ok(Self { watch, device, server, socket, size_bytes })
     }
 
     /// The block device.
@@ -88,15 +90,25 @@ impl NbdDisk {
         self.size_bytes
     }
 
-    /// Tells whether the server still lives: after an I/O error, whether this is why.
+    /// Tells whether the server still serves: after an I/O error, whether this is why.
     ///
     /// # Errors
-    /// When it has ended, with its last words.
+    /// When it has ended, with its last words, or the kernel has given it up.
     pub fn check(&self) -> Result<()> {
-        if self.server.ends_within(Duration::ZERO)? {
-            Err(server_lost(&self.server.stderr_tail()))
-        } else {
-            Ok(())
+        let cut = is_hung_up(self.socket.as_fd()).context(|| "cannot watch qemu-nbd")?;
+        // The kernel sees its connection end, and fails what waits for it, some moments before the server has ended.
+        let patience = if cut { LAST_MOMENTS } else { Duration::ZERO };
+        match self.server.exit_within(patience)? {
+            Some(exit) => {
+                self.watch.told.set(true);
+                Err(server_lost(SERVER, Ok(exit)))
+            }
+            None if cut => {
+                let seconds = REQUEST_TIMEOUT.as_secs();
+                let why = format!("it gave no answer within {seconds} s, or a wrong one");
+                Err(Error::failed(format!("the kernel gave {SERVER} up: {why}")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -113,18 +125,9 @@ impl NbdDisk {
         let disconnected = device.link.disconnect();
         drop(device);
         let ended = server.wait_within(EXIT_PATIENCE);
-        let ended = if lost { Err(server_lost(&last_words(ended))) } else { ended.and_then(judge_end) };
+        let ended = if lost { Err(server_lost(SERVER, ended)) } else { ended.and_then(judge_end) };
         both(both(ended, flushed), disconnected)
     }
-}
-
-fn server_lost(last_words: &str) -> Error {
-    let error = Error::failed("qemu-nbd ended while the image was attached");
-    if last_words.is_empty() { error } else { error.caused_by(last_words) }
-}
-
-fn last_words(ended: Result<Exit>) -> String {
-    ended.and_then(Exit::success).err().map(|error| error.chain()).unwrap_or_default()
 }
 
 /// A device that is connected until it is disconnected.
@@ -204,6 +207,8 @@ fn block_size(offer: &Negotiated) -> Result<u32> {
 struct Watch {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<bool>>,
+    /// Whether the server's end is known to whom it matters.
+    told: Cell<bool>,
 }
 
 impl Watch {
@@ -223,7 +228,7 @@ impl Watch {
             .name("nbd-watch".into())
             .spawn(watch)
             .context(|| "cannot start a thread")?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread), told: Cell::new(false) })
     }
 
     /// Ends the thread; true when the server had ended before.
@@ -239,9 +244,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // A run that goes another way than `close` failed of this.
-        if self.join() {
-            trouble::note(server_lost(""));
+        // A run that neither closed nor asked may not have noticed.
+        if self.join() && !self.told.get() {
+            trouble::note(Error::failed(format!("{SERVER} ended while the image was attached")));
         }
     }
 }

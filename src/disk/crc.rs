@@ -34,7 +34,7 @@ pub(super) fn crc32(first: u32, bytes: &[u8]) -> u32 {
 }
 
 /// CRC-32C from `first` on, not inverted at the end.
-pub(super) fn crc32c(first: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(first: u32, bytes: &[u8]) -> u32 {
     update(&CASTAGNOLI, first, bytes)
 }
 

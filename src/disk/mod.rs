@@ -8,7 +8,7 @@
 
 mod bytes;
 mod content;
-mod crc;
+pub(crate) mod crc;
 pub mod fstab;
 mod gpt;
 mod layout;

@@ -111,6 +111,23 @@ impl Extents {
         Self(self.iter().flat_map(|extent| others.gaps(extent.start, extent.end()).0).collect())
     }
 
+    /// What is in these and in the others.
+    #[must_use]
+    pub fn shared_with(&self, others: &Self) -> Self {
+        let (mut ours, mut theirs) = (self.iter().peekable(), others.iter().peekable());
+        let mut shared = Vec::new();
+        while let (Some(one), Some(other)) = (ours.peek(), theirs.peek()) {
+            let both = Extent::between(one.start.max(other.start), one.end().min(other.end()));
+            shared.extend((both.length > 0).then_some(both));
+            if one.end() < other.end() {
+                ours.next();
+            } else {
+                theirs.next();
+            }
+        }
+        Self(shared)
+    }
+
     /// The same, `distance` bytes further on.
     #[must_use]
     pub fn shifted(&self, distance: u64) -> Self {
@@ -156,6 +173,19 @@ mod tests {
             for byte in start..end {
                 let wanted = pairs.iter().any(|(s, l)| *s <= byte && byte < s + l);
                 prop_assert_eq!((has(&inside, byte), has(&gaps, byte)), (wanted, !wanted));
+            }
+        }
+
+        #[test]
+        fn what_two_share_is_in_both(
+            ours in proptest::collection::vec((0u64..100, 0u64..20), 0..20),
+            theirs in proptest::collection::vec((0u64..100, 0u64..20), 0..20),
+        ) {
+            let shared = extents(&ours).shared_with(&extents(&theirs));
+            let has = |pairs: &[(u64, u64)], byte| pairs.iter().any(|(s, l)| *s <= byte && byte < s + l);
+            for byte in 0..120 {
+                let found = shared.iter().any(|e| e.start <= byte && byte < e.end());
+                prop_assert_eq!(found, has(&ours, byte) && has(&theirs, byte));
             }
         }
     }

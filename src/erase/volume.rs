@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
+use nix::unistd::Whence;
+
 use crate::error::{Context, Error, Result};
 
 /// The bytes of a volume. Nothing outside of it can be reached.
@@ -59,6 +62,23 @@ impl<'a> VolumeBytes<'a> {
     /// The same bytes as a stream, for what reads any disk so.
     pub fn stream(&self) -> Stream<'a> {
         Stream { volume: *self, at: 0 }
+    }
+
+    /// The first byte from `at` on, and not behind `end`, that may be something else than zero. Where the disk does not
+    /// tell its holes (lseek(2), SEEK_DATA), this is `at`.
+    ///
+    /// # Errors
+    /// When they do not lie inside.
+    pub fn next_data(&self, at: u64, end: u64) -> Result<u64> {
+        let (place, last) = (self.place(at, 0)?, self.place(end, 0)?);
+        let found = i64::try_from(place)
+            .map_or(Err(Errno::EOVERFLOW), |from| nix::unistd::lseek(self.disk, from, Whence::SeekData));
+        let found = match found {
+            Ok(found) => u64::try_from(found).unwrap_or(place),
+            Err(Errno::ENXIO) => last,
+            Err(_) => place,
+        };
+        Ok(found.clamp(place, last.max(place)) - self.offset)
     }
 
     fn place(&self, at: u64, length: usize) -> Result<u64> {

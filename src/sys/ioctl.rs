@@ -67,11 +67,119 @@ mod raw {
     nix::ioctl_none_bad!(loop_clr_fd, super::LOOP_CLR_FD);
     nix::ioctl_read_bad!(loop_get_status64, super::LOOP_GET_STATUS64, super::LoopInfo64);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+    nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
+    nix::ioctl_readwrite!(getfsmap, b'X', 59, super::FsmapHead);
     nix::ioctl_readwrite_bad!(btrfs_tree_search_v2, super::BTRFS_IOC_TREE_SEARCH_V2, u8);
     nix::ioctl_read!(btrfs_fs_info, 0x94, 31, [u8; 1024]);
     nix::ioctl_read!(btrfs_features, 0x94, 57, [u64; 3]);
     nix::ioctl_readwrite!(btrfs_ino_lookup, 0x94, 18, [u8; 4096]);
     nix::ioctl_readwrite_bad!(fiemap, super::FS_IOC_FIEMAP, super::FiemapPage);
+}
+
+/// `struct fsmap` of linux/fsmap.h: what owns a stretch of a filesystem's device.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceRecord {
+    /// The device as stat(2) numbers it, where the map names devices.
+    pub device: u32,
+    /// `FMR_OF_*`.
+    pub flags: u32,
+    /// First byte on the device.
+    pub physical: u64,
+    /// An inode number, or one of `FMR_OWN_*` when the flags say that the owner is special.
+    pub owner: u64,
+    /// First byte in the owner.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    reserved: [u64; 3],
+}
+
+const FMR_OF_LAST: u32 = 0x8000_0000;
+const FMH_OF_DEV_T: u32 = 1;
+
+impl SpaceRecord {
+    const LOWEST: Self =
+        Self { device: 0, flags: 0, physical: 0, owner: 0, offset: 0, length: 0, reserved: [0; 3] };
+    const HIGHEST: Self = Self {
+        device: u32::MAX,
+        flags: u32::MAX,
+        physical: u64::MAX,
+        owner: u64::MAX,
+        offset: u64::MAX,
+        ..Self::LOWEST
+    };
+
+    /// Whether it is the last one of the filesystem.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        self.flags & FMR_OF_LAST != 0
+    }
+}
+
+/// `struct fsmap_head` of linux/fsmap.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FsmapHead {
+    in_flags: u32,
+    out_flags: u32,
+    count: u32,
+    entries: u32,
+    reserved: [u64; 6],
+    keys: [SpaceRecord; 2],
+}
+
+/// Records of a page, and what the kernel is told of it: the same number.
+const PAGE: usize = 1024;
+const PAGE_COUNT: u32 = 1024;
+
+/// A page of the map of a filesystem's space (linux/fsmap.h `FS_IOC_GETFSMAP`).
+#[derive(Debug)]
+pub struct SpaceMap(Box<FsmapPage>);
+
+#[repr(C)]
+#[derive(Debug)]
+struct FsmapPage {
+    head: FsmapHead,
+    records: [SpaceRecord; PAGE],
+}
+
+impl Default for SpaceMap {
+    /// The page before the first one: it has no records.
+    fn default() -> Self {
+        let keys = [SpaceRecord::LOWEST, SpaceRecord::HIGHEST];
+        let head =
+            FsmapHead { in_flags: 0, out_flags: 0, count: PAGE_COUNT, entries: 0, reserved: [0; 6], keys };
+        Self(Box::new(FsmapPage { head, records: [SpaceRecord::LOWEST; PAGE] }))
+    }
+}
+
+impl SpaceMap {
+    /// The records of this page, in order; none of what the kernel says is checked.
+    pub fn records(&self) -> &[SpaceRecord] {
+        let entries = usize::try_from(self.0.head.entries).unwrap_or(PAGE);
+        &self.0.records[..entries.min(PAGE)]
+    }
+
+    /// Whether the records name their devices by numbers of stat(2).
+    pub fn names_devices(&self) -> bool {
+        self.0.head.out_flags & FMH_OF_DEV_T != 0
+    }
+
+    /// Reads the page behind this one of the filesystem that `mounted` belongs to.
+    ///
+    /// # Errors
+    /// ENOTTY or EOPNOTSUPP when the kernel has no map of such a filesystem.
+    pub fn read_next(&mut self, mounted: impl AsFd) -> nix::Result<()> {
+        if let Some(last) = self.records().last().copied() {
+            self.0.head.keys[0] = last;
+        }
+        self.0.head.entries = 0;
+        let fd = mounted.as_fd().as_raw_fd();
+        // SAFETY: the kernel reads one struct fsmap_head and writes it and at most `count` records behind it, all of
+        // which are in the page that the pointer is made from.
+        unsafe { raw::getfsmap(fd, (&raw mut *self.0).cast()) }.map(drop)
+    }
 }
 
 /// What a loop device shows of its backing file.
@@ -253,6 +361,21 @@ pub fn fiemap(file: impl AsFd, start: u64) -> nix::Result<Vec<FiemapExtent>> {
 }
 
 const _: () = assert!(size_of::<FiemapExtent>() == 56, "struct fiemap_extent of linux/fiemap.h");
+
+/// Discards a range of a block device (ioctl `BLKDISCARD`): a request, which the device may pass over.
+///
+/// # Errors
+/// EOPNOTSUPP when the device takes no such request, EINVAL when the range is not of whole sectors.
+pub fn block_device_discard(device: impl AsFd, start: u64, length: u64) -> nix::Result<()> {
+    let range = [start, length];
+    // SAFETY: the kernel reads two u64, which `range` is.
+    unsafe { raw::blkdiscard(device.as_fd().as_raw_fd(), &raw const range) }.map(drop)
+}
+
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "guestseal needs a 64-bit target");
 const _: () = assert!(size_of::<LoopInfo64>() == 232, "struct loop_info64 of linux/loop.h");
 const _: () = assert!(size_of::<LoopConfig>() == 304, "struct loop_config of linux/loop.h");
+const _: () = assert!(size_of::<SpaceRecord>() == 64, "struct fsmap of linux/fsmap.h");
+const _: () = assert!(size_of::<FsmapHead>() == 192, "struct fsmap_head of linux/fsmap.h");
+const _: () = assert!(size_of::<FsmapPage>() == 192 + 64 * PAGE, "records lie behind the head");
+const _: () = assert!(PAGE_COUNT as usize == PAGE, "the kernel is told of all records and no more");

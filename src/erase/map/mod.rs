@@ -1,7 +1,9 @@
-//! Maps of what no file uses, one way of reading it per kind of filesystem.
+//! Which bytes of a volume or disk hold nothing that is in use, as the filesystem itself accounts for it.
 
 #![forbid(unsafe_code)]
 
 pub mod btrfs;
+pub mod fsmap;
+pub mod gaps;
 mod gather;
 pub mod swap;

@@ -4,6 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ext;
+pub mod xfs;
+
 use serde::{Deserialize, Serialize};
 
 /// What a walk does with the places that it finds.

@@ -1,0 +1,155 @@
+//! Images with one filesystem: made, mounted, looked into by the tools.
+
+#![expect(clippy::disallowed_methods, reason = "tests start the tools that they compare with")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use guestseal::attach::loopdev::Loop;
+use guestseal::sys::ioctl::LoopWindow;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tempfile::TempDir;
+
+/// Whether the tests of this binary can run here. If so, this thread has its own mounts from now on: a copy of them in
+/// another namespace would keep a filesystem alive that is unmounted here.
+pub(crate) fn possible() -> bool {
+    able() && {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        // And the copies of others' go.
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        for place in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+            if Path::new(place).starts_with(std::env::temp_dir()) {
+                let _ = umount2(place, MntFlags::MNT_DETACH);
+            }
+        }
+        true
+    }
+}
+
+fn able() -> bool {
+    let tools = ["mkfs.ext4", "e2fsck", "dumpe2fs", "mount", "setfattr"];
+    super::common::require(super::common::is_root(), "not root")
+        && tools.iter().all(|tool| super::common::require(super::common::has_tool(tool), tool))
+}
+
+/// Runs a tool, which must succeed, and gives its stdout.
+pub(crate) fn run(tool: &str, args: &[&str]) -> String {
+    let output = Command::new("timeout").args(["120", tool]).args(args).env("LC_ALL", "C").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{tool} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A sparse image file in a folder that goes with it.
+pub(crate) struct Image {
+    folder: TempDir,
+}
+
+/// A mounted image; unmounted when dropped.
+pub(crate) struct Mounted {
+    place: PathBuf,
+    device: Option<Loop>,
+}
+
+impl Image {
+    /// Made with `mkfs.ext4 -F` and `options`.
+    pub(crate) fn make(bytes: u64, options: &str) -> Self {
+        let image = Self::empty(bytes);
+        image.format(options);
+        image
+    }
+
+    /// With nothing in it.
+    pub(crate) fn empty(bytes: u64) -> Self {
+        let image = Self { folder: tempfile::tempdir().unwrap() };
+        File::create(image.path()).unwrap().set_len(bytes).unwrap();
+        image
+    }
+
+    pub(crate) fn format(&self, options: &str) {
+        let path = self.path();
+        let mut args: Vec<&str> = vec!["-q", "-F"];
+        args.extend(options.split_whitespace());
+        args.push(path.to_str().unwrap());
+        run("mkfs.ext4", &args);
+    }
+
+    /// Writes `word` all over it.
+    pub(crate) fn fill(&self, word: &str) {
+        let lot = word.repeat((1 << 20) / word.len() + 1);
+        let file = self.open();
+        for at in (0..self.length()).step_by(1 << 20) {
+            file.write_all_at(&lot.as_bytes()[..1 << 20], at).unwrap();
+        }
+    }
+
+    /// Where `pattern` is in its bytes, with what follows.
+    pub(crate) fn search(&self, pattern: &str) -> Vec<String> {
+        let (path, pattern) = (self.path(), format!("({pattern})[ -~]{{0,24}}"));
+        let args = ["-abo", "-E", &pattern, path.to_str().unwrap()];
+        let output = Command::new("grep").args(args).env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.code().unwrap() < 2, "grep: {output:?}");
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Whether `word` is in its bytes.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        Command::new("grep").args(["-aqF", word]).arg(self.path()).status().unwrap().success()
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    pub(crate) fn open(&self) -> File {
+        File::options().read(true).write(true).open(self.path()).unwrap()
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.open().metadata().unwrap().len()
+    }
+
+    /// Mounts it with these options.
+    pub(crate) fn mount(&self, options: &str) -> Mounted {
+        self.mount_as("ext4", options)
+    }
+
+    /// The same for another filesystem; the crate's own loop device is none that another process wants.
+    pub(crate) fn mount_as(&self, kind: &str, options: &str) -> Mounted {
+        let place = self.folder.path().join("mounted");
+        std::fs::create_dir_all(&place).unwrap();
+        let window = LoopWindow { offset: 0, length: self.length(), block_size: 512, read_only: false };
+        let device = Loop::attach(self.open(), window).unwrap();
+        run("mount", &["-t", kind, "-o", options, device.path().to_str().unwrap(), place.to_str().unwrap()]);
+        Mounted { place, device: Some(device) }
+    }
+
+    /// Runs `e2fsck -fn`, which must find nothing.
+    pub(crate) fn check(&self) {
+        run("e2fsck", &["-fn", self.path().to_str().unwrap()]);
+    }
+}
+
+impl Mounted {
+    pub(crate) fn path(&self) -> &Path {
+        &self.place
+    }
+
+    pub(crate) fn directory(&self) -> File {
+        File::open(&self.place).unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.place).status().unwrap().success();
+        let closed = self.device.take().map_or(Ok(()), Loop::close);
+        if !std::thread::panicking() {
+            assert!(done && closed.is_ok(), "{closed:?}");
+        }
+    }
+}
