@@ -16,6 +16,7 @@ use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
 use crate::inspect::layout::{find_guest, volume_name};
+use crate::inspect::swap_files::swap_files;
 use crate::mount::Devices;
 use crate::mount::damage::explain;
 use crate::mount::options::{Access, options};
@@ -188,7 +189,7 @@ impl Session {
     /// # Errors
     /// When the guest's files cannot be read.
     pub fn swap_files(&self) -> Result<SwapFiles> {
-        Ok(SwapFiles::default())
+        swap_files(self.tree.root(), &self.inspection.layout)
     }
 
     /// Unmounts, flushes and detaches everything. Goes on after an error and reports the first with the others.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::AttachedDisk;
+use super::{AttachedDisk, Guard};
 use crate::erase::extent::{Extent, Extents};
 use crate::error::{Context, Result};
 use crate::sys::holes::next_data;
@@ -21,6 +21,9 @@ impl AttachedDisk {
     /// # Errors
     /// When the disk cannot be asked, or a signal came.
     pub fn data(&self, within: Extent) -> Result<Extents> {
+        if let Guard::Nbd(disk) = &self.guard {
+            return disk.data(within);
+        }
         let file = self.open()?;
         let cannot = || format!("cannot tell where {} has data", self.path.display());
         gather(within, |from, end| next_data(&file, from, end).context(cannot))
@@ -28,7 +31,10 @@ impl AttachedDisk {
 }
 
 /// All the data in a range, piece after piece.
-fn gather(within: Extent, mut next: impl FnMut(u64, u64) -> Result<Option<Range<u64>>>) -> Result<Extents> {
+pub(super) fn gather(
+    within: Extent,
+    mut next: impl FnMut(u64, u64) -> Result<Option<Range<u64>>>,
+) -> Result<Extents> {
     let (mut data, mut at) = (Pieces::new(PIECES), within.start);
     while let Some(piece) = next(at, within.end())? {
         interrupt::check()?;

@@ -7,6 +7,7 @@ pub mod loopdev;
 pub mod nbd;
 pub mod nbd_protocol;
 mod nbd_server;
+pub mod nbd_status;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};

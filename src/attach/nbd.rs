@@ -13,12 +13,16 @@ use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::data::gather;
 use super::nbd_protocol::Negotiated;
 use super::nbd_server::Server;
+use super::nbd_status::StatusClient;
 use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
+use crate::erase::extent::{Extent, Extents};
 use crate::error::{Context, Error, Result, both};
 use crate::sys::child::Child;
 use crate::sys::nbd_device::{NbdNode, Owner, left_behind};
@@ -42,12 +46,17 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=4096;
 pub struct NbdDisk {
     // Dropped in this order: nobody watches a device that is taken down, and the server goes last.
     watch: Watch,
+    status: Status,
     device: Device,
     server: Child,
     /// The kernel's connection to the server.
     socket: UnixStream,
     size_bytes: u64,
 }
+
+/// Our own connection, beside that of the kernel: None when the server cannot tell where it has data, or failed to:
+/// then all counts as data.
+type Status = Mutex<Option<StatusClient<UnixStream>>>;
 
 impl NbdDisk {
     /// Serves the image and makes a device of it. The server's socket has a name in `folder` for a moment.
@@ -63,7 +72,7 @@ impl NbdDisk {
             // Its owner is dead. Where it cannot be freed the kernel just picks another one for us.
             let _ = driver.disconnect(index);
         }
-        let Server { child: mut server, socket, offer } = Server::start(&program, image, folder)?;
+        let Server { child: mut server, socket, offer, status } = Server::start(&program, image, folder)?;
         let link = Link::connect(driver, &socket, &offer)?;
         let device = Device::open(link, &offer, image.read_only)?;
         // The device goes with its last opener, and the server with the device. When we are killed it must live that
@@ -77,7 +86,7 @@ impl NbdDisk {
             )));
         }
         let watch = Watch::start(&server, device.link.index).context(|| "cannot watch qemu-nbd")?;
-        Ok(Self { watch, device, server, socket, size_bytes })
+        Ok(Self { watch, status: Mutex::new(status), device, server, socket, size_bytes })
     }
 
     /// The block device.
@@ -88,6 +97,23 @@ impl NbdDisk {
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// What of a range may hold data other than zeros: see [`super::AttachedDisk::data`].
+    ///
+    /// # Errors
+    /// When the server does not answer, or a signal came.
+    pub(super) fn data(&self, within: Extent) -> Result<Extents> {
+        let cannot = || format!("cannot tell where {} has data", self.device().display());
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut client) = status.take() else { return Extents::new([within]) };
+        client.forget();
+        let data = gather(within, |from, end| client.next_data(from, end).context(cannot));
+        // After a signal it is in order, and after an error the run ends.
+        if data.is_ok() {
+            *status = Some(client);
+        }
+        data
     }
 
     /// Tells whether the server still serves: after an I/O error, whether this is why.
@@ -118,7 +144,11 @@ impl NbdDisk {
     /// # Errors
     /// When anything of this failed, or the server had ended before: the image's state is then unknown.
     pub fn close(self) -> Result<()> {
-        let Self { watch, mut device, server, .. } = self;
+        let Self { watch, status, mut device, server, .. } = self;
+        // First, for the server ends with its last client. That it has gone before is told below.
+        if let Some(client) = status.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let _ = client.leave();
+        }
         let flushed =
             device.node.file.sync_all().context(|| format!("cannot flush {}", device.node.path.display()));
         let lost = watch.stop();

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::extent::{Extent, Extents};
-use super::map::{btrfs, fsmap, gaps};
+use super::map::{btrfs, fsmap, gaps, swap};
 use super::metadata::{self, Act, Remains};
 use super::policy::ErasePlan;
 use super::report::VolumeErasure;
@@ -129,6 +129,10 @@ fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &P
     part.report.content = Some(content.name().to_owned());
     let method = |part: &mut Part, name: &str| part.report.method = name.into();
     match content {
+        Content::Swap => {
+            method(part, "whole, but for its header");
+            swap::extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+        }
         Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs => {
             method(part, "FS_IOC_GETFSMAP");
             part.filesystem = Some((content, volume.offset, volume.length));
@@ -136,14 +140,43 @@ fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &P
         }
         Content::Btrfs => {
             method(part, "extent tree");
-            let id = superblock.btrfs.as_ref().map_or(1, |device| device.device_id);
-            let free = mounted(volume, superblock, devices, probe, |folder| btrfs::free_extents(folder))?;
-            free.get(&id).cloned().ok_or_else(|| Error::unsupported("its trees do not name this device"))
+            let device = superblock.btrfs.as_ref().map_or(1, |device| device.device_id);
+            let found = mounted(volume, superblock, devices, probe, |folder| BtrfsSpace::of(folder, device))?;
+            part.report.holds.extend(found.holds);
+            Ok(found.free)
         }
         _ => {
             method(part, "none");
             unknown(part, content).map(|()| Extents::default())
         }
+    }
+}
+
+/// What of a btrfs should be zero, and what else it holds.
+struct BtrfsSpace {
+    free: Extents,
+    holds: Vec<String>,
+}
+
+impl BtrfsSpace {
+    fn of(mounted: &File, device: u64) -> Result<Self> {
+        let mut free = btrfs::free_extents(mounted)?;
+        let free =
+            free.remove(&device).ok_or_else(|| Error::unsupported("its trees do not name this device"))?;
+        let mut unread = btrfs::unread(mounted)?;
+        let plain = unread.plain.remove(&device).unwrap_or_default();
+        let mut holds: Vec<String> =
+            btrfs::snapshots(mounted)?.into_iter().map(|name| format!("the snapshot {name}")).collect();
+        let overwritten = unread.checked.bytes().saturating_add(unread.compressed);
+        if overwritten > 0 {
+            holds.push(format!(
+                "{overwritten} bytes that were overwritten or cut off in extents that files still use"
+            ));
+        }
+        if unread.deleted_files > 0 {
+            holds.push(format!("{} files that were deleted while they were open", unread.deleted_files));
+        }
+        Ok(Self { free: Extents::new(free.iter().chain(plain.iter()))?, holds })
     }
 }
 

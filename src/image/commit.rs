@@ -369,5 +369,5 @@ pub fn into_new_file(
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
     fault::point(Point::OutputWritten)?;
     let clean = !image.past.keep_unreferenced;
-    clean.then(|| container::clean(output.file(), format)).transpose()
+    clean.then(|| container::clean_new(output.file(), format)).transpose()
 }

@@ -139,14 +139,15 @@ impl Tables {
     /// is behind the last one.
     pub(super) fn unused(&self, mut visit: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
         let (end, mut from) = (self.geometry.end, 0);
-        let mut live = self.used.words.clone();
-        for (word, bits) in &self.shared.words {
-            *live.entry(*word).or_default() |= bits;
+        let mut live = sorted(self.used.words.iter().chain(&self.shared.words));
+        live.dedup_by(|next, kept| {
+            kept.1 |= if next.0 == kept.0 { next.1 } else { 0 };
+            next.0 == kept.0
+        });
+        for (word, bits) in &mut live {
+            *bits &= !self.idle.words.get(word).copied().unwrap_or_default();
         }
-        for (word, bits) in &self.idle.words {
-            *live.entry(*word).or_default() &= !bits;
-        }
-        for number in sorted(live.iter()).into_iter().flat_map(numbers) {
+        for number in live.into_iter().flat_map(numbers) {
             let at = number << self.geometry.cluster_bits;
             if at > from {
                 visit(from, at.min(end))?;

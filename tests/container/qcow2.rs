@@ -196,3 +196,28 @@ fn an_image_that_was_never_used_costs_nothing() {
     assert_eq!((done.bytes_zeroed, done.bytes_nonzero, done.unexamined), (0, 0, None));
     assert_eq!(std::fs::read(image.path()).unwrap(), before);
 }
+
+/// There nothing has holes, and nothing can be given back.
+#[test]
+fn an_image_on_a_block_device() {
+    if !ready() || !nix::unistd::geteuid().is_root() || !crate::tools::has(&["losetup"]) {
+        return;
+    }
+    let image = Image::new("qcow2", "", "24M");
+    image.io(&["write {live} 0 1M", "write {marker} 4M 2M", "discard 4M 2M"]);
+    let content = image.content();
+    let end = image.open().metadata().unwrap().len().next_multiple_of(1 << 20);
+    image.put(end - MARKER.len() as u64, MARKER);
+    let path = image.path();
+    let device = crate::tools::run("losetup", &["-f", "--show", path.to_str().unwrap()], "");
+    let open = std::fs::File::options().read(true).write(true).open(device.trim()).unwrap();
+    let done = guestseal::image::container::clean(&open, guestseal::image::format::Format::Qcow2);
+    let flushed = open.sync_all();
+    drop(open);
+    crate::tools::run("losetup", &["-d", device.trim()], "");
+    flushed.unwrap();
+    let done = done.unwrap();
+    assert_eq!((done.bytes_nonzero, done.method.as_str()), (0, "overwritten with zeros"));
+    assert!(done.bytes_zeroed >= 2 << 20, "{done:?}");
+    assert_eq!((image.markers(), image.content()), (0, content));
+}

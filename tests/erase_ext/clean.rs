@@ -8,23 +8,23 @@ use guestseal::erase::map::fsmap::free_extents;
 use guestseal::erase::metadata::{Act, Remains, ext};
 use guestseal::erase::volume::VolumeBytes;
 
-use crate::image::{Image, possible};
+use crate::image::{Image, possible, run};
 use crate::plant::{check, plant};
 
 pub(crate) fn walk(image: &Image, act: Act) -> Vec<Remains> {
     let file = image.open();
-    ext::walk(&VolumeBytes::new(&file, 0, image.length()), act).unwrap()
+    ext::walk(&VolumeBytes::new(&file, image.window.0, image.window.1), act).unwrap()
 }
 
 /// Writes zeros over all that is free.
-fn zero_free(image: &Image) {
+pub(crate) fn zero_free(image: &Image) {
     let mounted = image.mount("ro,noload");
     let free = free_extents(mounted.directory()).unwrap();
     drop(mounted);
     let file: File = image.open();
     for extent in free.iter() {
         let zeros = vec![0; usize::try_from(extent.length).unwrap()];
-        file.write_all_at(&zeros, extent.start).unwrap();
+        file.write_all_at(&zeros, image.window.0 + extent.start).unwrap();
     }
 }
 
@@ -51,6 +51,52 @@ fn erased(form: &str, mebibytes: u64, options: &str) {
     std::fs::write(mounted.path().join("new"), vec![b'n'; 100_000]).unwrap();
     drop(mounted);
     image.check();
+}
+
+/// The blocks that are kept for more group descriptors were made zero: they are taken as before.
+#[test]
+fn a_cleaned_filesystem_can_grow() {
+    if !possible() {
+        return;
+    }
+    let mut image = Image::empty(40 << 20);
+    image.fill("OLD-CONTENT ");
+    image.format("-t ext4 -b 1024 -E nodiscard,lazy_itable_init=0 -O resize_inode");
+    let zeroed = walk(&image, Act::Zero);
+    assert!(zeroed.iter().any(|place| place.kind == "preallocated" && place.nonzero > 0), "{zeroed:?}");
+    image.window.1 = 400 << 20;
+    image.open().set_len(400 << 20).unwrap();
+    image.check();
+    run("resize2fs", &[image.path().to_str().unwrap()]);
+    image.check();
+    let mounted = image.mount("rw");
+    std::fs::write(mounted.path().join("new"), vec![b'n'; 100 << 20]).unwrap();
+    drop(mounted);
+    image.check();
+    walk(&image, Act::Zero);
+    image.check();
+}
+
+/// What is not to be touched: a journal with something in it, a filesystem that is in use.
+#[test]
+fn what_is_not_clean_is_refused() {
+    if !possible() {
+        return;
+    }
+    let image = Image::make(16 << 20, "-t ext4 -b 1024");
+    let mounted = image.mount("rw");
+    std::fs::write(mounted.path().join("file"), b"content").unwrap();
+    nix::unistd::sync();
+    let file = image.open();
+    let error = ext::walk(&VolumeBytes::new(&file, 0, image.window.1), Act::Zero).unwrap_err();
+    assert_eq!(error.kind(), guestseal::ErrorKind::Unsupported);
+    assert!(error.to_string().starts_with("its journal is not empty"), "{error}");
+    drop(mounted);
+    walk(&image, Act::Zero);
+    let other = Image::empty(16 << 20);
+    let file = other.open();
+    let error = ext::walk(&VolumeBytes::new(&file, 0, other.window.1), Act::Zero).unwrap_err();
+    assert_eq!(error.to_string(), "this is no ext2, ext3 or ext4");
 }
 
 /// One test for each form, so that they run side by side.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use guestseal::attach::loopdev::Loop;
+use guestseal::disk::Content;
 use guestseal::sys::ioctl::LoopWindow;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
@@ -47,6 +48,8 @@ pub(crate) fn run(tool: &str, args: &[&str]) -> String {
 /// A sparse image file in a folder that goes with it.
 pub(crate) struct Image {
     folder: TempDir,
+    /// Where the filesystem is in it: first byte and length.
+    pub(crate) window: (u64, u64),
 }
 
 /// A mounted image; unmounted when dropped.
@@ -65,8 +68,23 @@ impl Image {
 
     /// With nothing in it.
     pub(crate) fn empty(bytes: u64) -> Self {
-        let image = Self { folder: tempfile::tempdir().unwrap() };
+        let image = Self { folder: tempfile::tempdir().unwrap(), window: (0, bytes) };
         File::create(image.path()).unwrap().set_len(bytes).unwrap();
+        image
+    }
+
+    /// A raw copy of another image, of whose volumes this is the largest one with an ext4.
+    pub(crate) fn copy(other: &str) -> Self {
+        let mut image = Self { folder: tempfile::tempdir().unwrap(), window: (0, 0) };
+        run("qemu-img", &["convert", "-O", "raw", other, image.path().to_str().unwrap()]);
+        let mut file = image.open();
+        let length = file.metadata().unwrap().len();
+        let volumes = guestseal::disk::read_disk(&mut file, length).unwrap().volumes;
+        let ext4 = |volume: &&guestseal::disk::Volume| {
+            volume.superblock.as_ref().is_some_and(|superblock| superblock.content == Content::Ext4)
+        };
+        let volume = volumes.iter().filter(ext4).max_by_key(|volume| volume.length).unwrap();
+        image.window = (volume.offset, volume.length);
         image
     }
 
@@ -82,7 +100,7 @@ impl Image {
     pub(crate) fn fill(&self, word: &str) {
         let lot = word.repeat((1 << 20) / word.len() + 1);
         let file = self.open();
-        for at in (0..self.length()).step_by(1 << 20) {
+        for at in (0..self.window.1).step_by(1 << 20) {
             file.write_all_at(&lot.as_bytes()[..1 << 20], at).unwrap();
         }
     }
@@ -109,10 +127,6 @@ impl Image {
         File::options().read(true).write(true).open(self.path()).unwrap()
     }
 
-    pub(crate) fn length(&self) -> u64 {
-        self.open().metadata().unwrap().len()
-    }
-
     /// Mounts it with these options.
     pub(crate) fn mount(&self, options: &str) -> Mounted {
         self.mount_as("ext4", options)
@@ -122,7 +136,8 @@ impl Image {
     pub(crate) fn mount_as(&self, kind: &str, options: &str) -> Mounted {
         let place = self.folder.path().join("mounted");
         std::fs::create_dir_all(&place).unwrap();
-        let window = LoopWindow { offset: 0, length: self.length(), block_size: 512, read_only: false };
+        let window =
+            LoopWindow { offset: self.window.0, length: self.window.1, block_size: 512, read_only: false };
         let device = Loop::attach(self.open(), window).unwrap();
         run("mount", &["-t", kind, "-o", options, device.path().to_str().unwrap(), place.to_str().unwrap()]);
         Mounted { place, device: Some(device) }
@@ -130,7 +145,7 @@ impl Image {
 
     /// Runs `e2fsck -fn`, which must find nothing.
     pub(crate) fn check(&self) {
-        run("e2fsck", &["-fn", self.path().to_str().unwrap()]);
+        run("e2fsck", &["-fn", &format!("{}?offset={}", self.path().display(), self.window.0)]);
     }
 }
 

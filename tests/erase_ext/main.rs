@@ -6,5 +6,7 @@ mod clean;
 #[path = "../common/mod.rs"]
 mod common;
 mod fsmap;
+mod guest;
+mod hostile;
 mod image;
 mod plant;

@@ -111,3 +111,26 @@ pub(crate) fn check(root: &Path, room: u64) {
     }
     assert_eq!(fs::metadata(root.join("room")).unwrap().len(), room);
 }
+
+/// A little of everything, for a small filesystem.
+pub(crate) fn plant_little(root: &Path) {
+    for names in [4, 30, 400] {
+        let folder = root.join(format!("names-{names}"));
+        fs::create_dir(&folder).unwrap();
+        (0..names).for_each(|index| fs::write(folder.join(name(index, 40)), "").unwrap());
+        (0..names).step_by(3).for_each(|index| fs::remove_file(folder.join(name(index, 40))).unwrap());
+    }
+    symlink("t".repeat(30), root.join("short")).unwrap();
+    symlink("t".repeat(900), root.join("long")).unwrap();
+    for (count, length) in [(2, 20), (20, 150), (90, 100), (3, 3000)] {
+        let path = root.join(format!("attributes-{count}"));
+        fs::write(&path, "").unwrap();
+        for number in 0..count {
+            setxattr(&path, format!("user.{number}"), &value("value", length), XattrFlags::empty()).unwrap();
+        }
+        (1..count).step_by(2).for_each(|number| removexattr(&path, format!("user.{number}")).unwrap());
+    }
+    // Every second block: the list of extents becomes a tree.
+    let file = fs::File::create(root.join("room")).unwrap();
+    (0..200).for_each(|index| fallocate(&file, FallocateFlags::empty(), index * 8192, 1024).unwrap());
+}

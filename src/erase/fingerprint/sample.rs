@@ -16,10 +16,12 @@ use crate::guest::GuestRoot;
 use crate::guest::change::{Change, Content};
 use crate::sys::holes::first_data;
 
-/// The most windows of one file.
-const PER_FILE: u64 = 5;
+/// The most windows of one file. They lie in three pages at most: each one that is read costs more than all else.
+const PER_FILE: usize = 4;
 /// The most files of one folder that goes; they are taken evenly from all below it.
-const PER_TREE: u64 = 4096;
+const PER_TREE: u64 = 1024;
+/// So many files are all looked at; of the next twice as many every other one, and so on. A million are some thousands.
+const ALL: u64 = 512;
 /// The most windows that are held before they are given away.
 pub const BATCH: usize = 1024;
 /// The smallest block of a filesystem, in bytes: what lies across two may lie apart on the disk.
@@ -123,12 +125,11 @@ impl Sampler {
         self.count(taken, sink);
     }
 
-    /// Whether another file is looked at: the fewer windows are left, the fewer files, so that some of the last are too.
+    /// Whether another file is looked at.
     fn admits(&mut self) -> bool {
-        let left = LIMIT.saturating_sub(self.taken);
-        let rarity = (LIMIT / left.max(1)).ilog2();
-        self.files = self.files.wrapping_add(1);
-        left >= usize::try_from(PER_FILE).unwrap_or(LIMIT) && self.files.is_multiple_of(1 << rarity)
+        let rarity = (self.files / ALL + 1).ilog2();
+        self.files = self.files.saturating_add(1);
+        self.taken + PER_FILE <= LIMIT && self.files.is_multiple_of(1 << rarity)
     }
 
     /// Looks into a regular file, and at nothing else.
@@ -154,7 +155,7 @@ impl Sampler {
             Taken::Empty => return,
         };
         *count = count.saturating_add(1);
-        if self.batch.0.len() + usize::try_from(PER_FILE).unwrap_or(BATCH) > BATCH {
+        if self.batch.0.len() + PER_FILE > BATCH {
             self.flush(sink);
         }
     }
@@ -197,7 +198,7 @@ impl Sampler {
         let mut old = Zeroizing::new(vec![0; length]);
         let length = file.read_at(&mut old, 0)?;
         let windows = Zeroizing::new(gone(&old[..length], &new.0));
-        let part = windows.len().div_ceil(usize::try_from(PER_FILE).unwrap_or(1)).max(1);
+        let part = windows.len().div_ceil(PER_FILE).max(1);
         let taken = windows.chunks(part).filter(|part| self.take(best(part.iter().copied()))).count();
         Ok(Taken::Windows(taken))
     }
@@ -213,14 +214,16 @@ impl Sampler {
     }
 }
 
-/// Where to look into a file of this length: its first bytes, its last, and some between, each once.
+/// Where to look into a file of this length, in order: into its first page twice, its middle, and its end.
 fn spots(length: u64) -> Vec<u64> {
+    const PAGE: u64 = 4096;
     const SHORT: u64 = 128;
-    let count = length.div_ceil(SHORT).min(PER_FILE);
-    let last = length.saturating_sub(SHORT);
-    let spot = |number: u64| last / count.saturating_sub(1).max(1) * number / SHORT * SHORT;
-    let mut spots: Vec<u64> = (0..count.saturating_sub(1)).map(spot).collect();
-    spots.push(last / SHORT * SHORT);
+    let last = length.saturating_sub(SHORT) / SHORT * SHORT;
+    let spots = match length {
+        0..=PAGE => [0, last / 3, last / 3 * 2, last].map(|spot| spot / SHORT * SHORT),
+        _ => [0, PAGE / 2, (length / 2 / PAGE * PAGE).max(PAGE / 2), last],
+    };
+    let mut spots = spots.to_vec();
     spots.dedup();
     spots
 }

@@ -6,3 +6,4 @@ pub mod btrfs;
 pub mod fsmap;
 pub mod gaps;
 mod gather;
+pub mod swap;

@@ -67,6 +67,15 @@ pub fn clean(file: &File, format: Format) -> Result<ContainerErasure> {
     Ok(ContainerErasure { bytes_unreferenced, bytes_zeroed, bytes_nonzero, method, unexamined })
 }
 
+/// The same for a file that was just written, in which nothing can be left of another.
+///
+/// # Errors
+/// As [`clean`].
+pub(super) fn clean_new(file: &File, format: Format) -> Result<ContainerErasure> {
+    let method = "a new file, into which only the disk was written".into();
+    Ok(ContainerErasure { method, unexamined: None, ..clean(file, format)? })
+}
+
 /// What to say of an image file that was cleaned before.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use self::search::{FIRST, LAST, each, tree};
 use self::subvolume::Subvolumes;
 use super::gather::Gather;
 use crate::erase::extent::{Extent, Extents};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use self::subvolume::snapshots;
 pub use self::unread::{Unread, unread};
@@ -82,9 +82,18 @@ pub fn free_extents(mounted: impl AsFd) -> Result<OnDevices> {
 /// Where logical addresses, as FIEMAP gives them for a file of a btrfs, lie on its devices: every copy of them.
 ///
 /// # Errors
-/// As [`free_extents`], and when some of them lie nowhere.
+/// As [`free_extents`]; when some of them lie nowhere; and when checksums are of them, so that nothing else may be
+/// written there.
 pub fn on_devices(mounted: impl AsFd, logical: &Extents) -> Result<OnDevices> {
-    Chunks::read(mounted.as_fd())?.on_devices(logical)
+    let mounted = mounted.as_fd();
+    let chunks = Chunks::read(mounted)?;
+    let checked = unread::checked(mounted, &chunks)?;
+    if logical.without(&checked) != *logical {
+        return Err(Error::unsupported(
+            "the file on the btrfs has checksums, which would not be right any more",
+        ));
+    }
+    chunks.on_devices(logical)
 }
 
 /// What of each device is in no chunk.

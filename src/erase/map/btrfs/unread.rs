@@ -61,7 +61,7 @@ pub fn unread(mounted: impl AsFd) -> Result<Unread> {
 }
 
 /// What data has checksums, by logical address.
-fn checked(mounted: BorrowedFd<'_>, chunks: &Chunks) -> Result<Extents> {
+pub(super) fn checked(mounted: BorrowedFd<'_>, chunks: &Chunks) -> Result<Extents> {
     let mut checked = Gather::default();
     each(mounted, tree::CHECKSUMS, (FIRST, LAST), |item| {
         if item.kind == kind::CHECKSUMS {

@@ -110,3 +110,69 @@ fn checksum(layout: &Layout, number: u64, block: &[u8]) -> u32 {
     sum = crc32c(sum, &[0; 4]);
     crc32c(sum, part(block, CHECKSUM + 4..block.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::erase::metadata::Act;
+    use proptest::prelude::*;
+
+    /// The part of an inode behind its fields, full of `#` but for attributes of these names and values.
+    fn rest(attributes: &[(&str, &str)]) -> Vec<u8> {
+        let mut rest = vec![b'#'; 200];
+        put(&mut rest, 0, &MAGIC.to_le_bytes());
+        let (mut at, mut value_at) = (4, 200);
+        for (name, value) in attributes {
+            value_at -= value.len().next_multiple_of(4);
+            put(&mut rest, at, &[u8::try_from(name.len()).unwrap(), SYSTEM]);
+            put(&mut rest, at + 2, &u16::try_from(value_at - 4).unwrap().to_le_bytes());
+            put(&mut rest, at + 4, &[0; 12]);
+            put(&mut rest, at + 8, &u32::try_from(value.len()).unwrap().to_le_bytes());
+            put(&mut rest, at + 16, name.as_bytes());
+            put(&mut rest, value_at, value.as_bytes());
+            at += (16 + name.len()).next_multiple_of(4);
+        }
+        put(&mut rest, at, &[0; 4]);
+        rest
+    }
+
+    #[test]
+    fn attributes_stay_and_what_is_between_them_goes() {
+        let mut bytes = rest(&[("data", "inline data!"), ("name", "value")]);
+        assert_eq!(inline_data(&bytes).unwrap(), Some(188..200));
+        assert!(clean_inode(&mut Tally::new(Act::Zero), &mut bytes).unwrap());
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(["data", "inline data!", "name", "value"].iter().all(|word| text.contains(word)));
+        // What fills the last word of a value belongs to its hash.
+        assert_eq!(text.matches('#').count(), 3);
+        bytes[3] = 0;
+        assert!(clean_inode(&mut Tally::new(Act::Zero), &mut bytes).unwrap());
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    proptest! {
+        #[test]
+        fn any_attributes_are_cleaned_or_refused(
+            bytes in proptest::collection::vec(prop_oneof![3 => Just(0), 1 => 0_u8..32, 1 => any::<u8>()], 0..1024),
+            magic: bool, block: bool,
+        ) {
+            let (layout, mut bytes) = (Layout::small(false), bytes);
+            if magic {
+                put(&mut bytes, 0, &MAGIC.to_le_bytes());
+                put(&mut bytes, BLOCKS, &[1, 0, 0, 0]);
+            }
+            let clean = |act, bytes: &mut [u8]| {
+                let mut tally = Tally::new(act);
+                let cleaned = match block {
+                    true => clean_block(&mut tally, &layout, 3, bytes),
+                    false => clean_inode(&mut tally, bytes),
+                };
+                cleaned.map(|_| tally.remains().iter().map(|remains| remains.nonzero).sum::<u64>())
+            };
+            let _ = inline_data(&bytes);
+            if clean(Act::Zero, &mut bytes).is_ok() {
+                prop_assert_eq!(clean(Act::Count, &mut bytes).unwrap(), 0);
+            }
+        }
+    }
+}

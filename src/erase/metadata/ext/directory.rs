@@ -123,3 +123,69 @@ pub(super) fn children(layout: &Layout, shape: Shape, block: &[u8]) -> Result<Ve
     let child = |entry| le32(block, start + entry * INDEX_ENTRY + 4) & 0x0fff_ffff;
     Ok((0..count).map(child).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::erase::metadata::Act;
+    use proptest::prelude::*;
+
+    /// Entries of an inode, a name and what the entry has beyond it, up to the end of `length` bytes.
+    fn block(entries: &[(u32, &str, usize)], length: usize) -> Vec<u8> {
+        let mut block = vec![b'#'; length];
+        let mut at = 0;
+        for (index, (inode, name, more)) in entries.iter().enumerate() {
+            let whole = (HEAD + name.len()).next_multiple_of(4) + more;
+            let whole = if index + 1 == entries.len() { length - at } else { whole };
+            put(&mut block, at, &inode.to_le_bytes());
+            put(&mut block, at + 4, &u16::try_from(whole).unwrap().to_le_bytes());
+            put(&mut block, at + 6, &[u8::try_from(name.len()).unwrap(), 1]);
+            put(&mut block, at + HEAD, name.as_bytes());
+            at += whole;
+        }
+        block
+    }
+
+    fn wiped(mut block: Vec<u8>, hashes: bool) -> Vec<u8> {
+        clean_entries(&mut Tally::new(Act::Zero), &mut block, hashes).unwrap();
+        block
+    }
+
+    #[test]
+    fn names_stay_and_the_rest_goes() {
+        let after = wiped(block(&[(12, "kept", 20), (0, "gone", 0), (13, "last", 0)], 200), false);
+        let text = String::from_utf8_lossy(&after);
+        assert!(
+            text.contains("kept") && text.contains("last") && !text.contains("gone") && !text.contains('#')
+        );
+        let hashed = wiped(block(&[(12, "kept", 20)], 200), true);
+        assert_eq!(hashed[12..20], *b"########");
+        assert!(hashed[20..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn entries_that_do_not_fit_are_refused() {
+        for length in [0_u16, 4, 11, 13, 15, 404] {
+            let mut block = block(&[(12, "name", 0)], 400);
+            put(&mut block, 4, &length.to_le_bytes());
+            assert!(clean_entries(&mut Tally::new(Act::Zero), &mut block, false).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_block_is_cleaned_or_refused(
+            bytes in proptest::collection::vec(prop_oneof![Just(0), Just(12), any::<u8>()], 1024),
+            (checksums, hashes) in any::<(bool, bool)>(), shape in 0..3_usize,
+        ) {
+            let layout = Layout::small(checksums);
+            let shape = [Shape::Names { hashes }, Shape::Root, Shape::Node][shape];
+            let (mut tally, mut block) = (Tally::new(Act::Zero), bytes);
+            if clean_block(&mut tally, &layout, (shape, 7), &mut block).is_ok() {
+                let mut again = Tally::new(Act::Count);
+                clean_block(&mut again, &layout, (shape, 7), &mut block).unwrap();
+                prop_assert!(again.remains().iter().all(|remains| remains.nonzero == 0));
+            }
+        }
+    }
+}

@@ -120,6 +120,18 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Of a small filesystem with blocks of 1 KiB, for the tests of what is in them.
+    #[cfg(test)]
+    pub(super) fn small(checksums: bool) -> Self {
+        use super::fields::put;
+        let mut sb = vec![0; 1024];
+        for (at, value) in [(0, 64), (4, 512), (20, 1), (32, 8192), (40, 64), (76, 1), (84, 11), (88, 256)] {
+            put(&mut sb, at, &u32::to_le_bytes(value));
+        }
+        put(&mut sb, 100, &(if checksums { RO_COMPAT_METADATA_CSUM } else { 0 }).to_le_bytes());
+        Self::parse(&sb).unwrap()
+    }
+
     fn parse(sb: &[u8]) -> Result<Self> {
         let (compat, incompat, ro_compat) = (le32(sb, 92), le32(sb, 96), le32(sb, 100));
         let dynamic = le32(sb, 76) != 0;
