@@ -29,6 +29,9 @@ pub enum Mode {
 
 /// What operations need besides the guest: somebody who listens, and who runs the host's scripts.
 pub trait Host: Observer {
+    /// Called just before each change is made: what it destroys is still there.
+    fn before(&mut self, _root: &GuestRoot, _change: &Change) {}
+
     /// Runs a script of the host in the guest's root folder.
     ///
     /// # Errors
@@ -114,6 +117,7 @@ impl Run<'_> {
             let file = FileReport { action, path, bytes: change.bytes() };
             report.notes.extend(other_names(change, view)?);
             if self.mode == Mode::Change {
+                self.host.before(view.root, change);
                 change.make(view.root)?;
                 self.host.event(Event::Change { operation: &report.name, file: &file });
             } else if change.verb() == Verb::Remove {

@@ -40,14 +40,22 @@ points! {
     Applied = "applied",
     /// The guest is unmounted.
     Unmounted = "unmounted",
+    /// What is free on the disk is zero.
+    Erased = "erased",
     /// The disk is detached.
     Detached = "detached",
+    /// The erasure is proven.
+    Proven = "proven",
     /// The overlay has its name for the commit.
     OverlayNamed = "overlay-named",
     /// The journal has its name: from here on `recover` finishes.
     JournalNamed = "journal-named",
+    /// Snapshots and bitmaps are out of the image.
+    SnapshotsDropped = "snapshots-dropped",
     /// qemu-img has written the image.
     ImageWritten = "image-written",
+    /// What the image's file held besides its disk is zero.
+    ContainerCleaned = "container-cleaned",
     /// The image is flushed.
     ImageFlushed = "image-flushed",
     /// The journal says that the image is whole.

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use crate::action::Settings;
 use crate::attach::Way;
+use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::names::{check_hostname, check_timezone};
 use crate::guest::password::PasswordChange;
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
+use crate::image::past::Past;
 use crate::operation::schema::ParameterKind;
 use crate::operation::{Catalogue, Given, Operation, Selection};
 
@@ -31,6 +33,10 @@ pub struct Plan {
     pub repair: bool,
     /// How the result becomes permanent.
     pub commit: CommitMode,
+    /// What is erased, and how it is judged.
+    pub erase: ErasePlan,
+    /// What becomes of what the image holds besides its disk.
+    pub past: Past,
     /// What runs, in order.
     pub operations: Vec<Planned>,
     /// Whether the sealed image is hashed for the record.

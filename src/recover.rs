@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 use crate::image::commit::{Pending, interrupted};
+use crate::image::container::ContainerErasure;
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
 use crate::record::{PendingRecord, SealRecord, digest};
@@ -20,6 +21,8 @@ pub struct Committed {
     pub record: PathBuf,
     /// The image's digest, where one was wanted.
     pub sha256: Option<String>,
+    /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
+    pub container: Option<ContainerErasure>,
 }
 
 /// Finishes a commit that stands in its journal.
@@ -49,10 +52,12 @@ fn record_it(
     let (planned, wants_digest) = pending.record();
     let mut statement: SealRecord = serde_json::from_value(planned.clone())
         .context(|| "the journal holds no record of this version of guestseal")?;
+    let container = pending.container(lock)?;
     let sha256 = wants_digest.then(|| digest::sha256(lock.file(), image, observer)).transpose()?;
     statement.set_digest(sha256.as_deref());
+    statement.set_container(container.as_ref());
     let record = record.write(&statement)?.name()?;
-    Ok(Committed { record, sha256 })
+    Ok(Committed { record, sha256, container })
 }
 
 /// Finishes the commit that was interrupted on an image; None when there was none.

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
@@ -12,28 +11,32 @@ use serde_json::json;
 
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
-use crate::error::{Context, Error, ErrorKind, Result, both_values};
+use crate::erase::erase;
+use crate::erase::policy::Policy;
+use crate::erase::report::Erasure;
+use crate::error::{Error, ErrorKind, Result, both_values};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
-use crate::image::commit::{self, CommitMode, Pending};
+use crate::image::commit::CommitMode;
+use crate::image::container::ContainerErasure;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::{LockedImage, Use};
-use crate::image::nameless::{NamelessFile, folder_of, sweep};
+use crate::image::nameless::{folder_of, sweep};
 use crate::image::overlay::Overlay;
+use crate::image::qcow2::CLUSTER;
 use crate::mount::options::Access;
 use crate::plan::Plan;
-use crate::record::{
-    Erasure, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
-    WrittenRecord, digest,
-};
-use crate::recover::{Committed, finish};
+use crate::proof::Proof;
+use crate::record::{PREDICATE_TYPE, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject};
+use crate::recover::Committed;
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
+use crate::results::Files;
 use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
-use crate::worker::parent::edit;
+use crate::worker::parent::edit_with;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -60,6 +63,11 @@ pub struct SealReport {
     pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
+    /// What was erased, and what the proof found.
+    pub erasure: Erasure,
+    /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerErasure>,
     /// Digest of the sealed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -86,7 +94,8 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let image = Image::open(&plan.image, plan.format, usage)?;
+    let image = Image::open(&plan.image, plan.format, usage, plan.past)?;
+    image.holds().iter().for_each(|held| observer.event(Event::Warning(held)));
     fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &image)?;
     sweep(folder_of(&sealed))?;
@@ -102,9 +111,16 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
     let statement = statement(plan, &image, &applied, &sealed, started);
-    let Committed { record, sha256 } = files.commit(plan, &image, statement, observer)?;
-    let Applied { attached, repairs, inspection, edited } = applied;
-    let (input, Edited { operations, confinement }) = (image.facts(), edited);
+    let Committed { record, sha256, container } = files.commit(plan, &image, statement, observer)?;
+    let Applied { attached, repairs, inspection, edited, erasure } = applied;
+    let (input, Edited { operations, confinement, .. }) = (image.facts(), edited);
+    if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {
+        let what = format!(
+            "{} bytes of the file that hold nothing of its disk are not zero",
+            container.bytes_nonzero
+        );
+        return Err(Error::new(ErrorKind::Found, what).within(format!("{} is sealed, but", sealed.display())));
+    }
     Ok(SealReport {
         input,
         image: sealed,
@@ -114,88 +130,10 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         inspection,
         confinement,
         operations,
+        erasure,
+        container,
         sha256,
     })
-}
-
-/// The files that a run makes, by how its result becomes permanent.
-enum Files {
-    IntoImage { overlay: Overlay, journal: NamelessFile, record: PendingRecord },
-    NewFile { overlay: Overlay, output: NamelessFile, path: PathBuf, record: PendingRecord },
-    InPlace { record: PendingRecord },
-}
-
-impl Files {
-    fn make(plan: &Plan, image: &Image, sealed: &Path) -> Result<Self> {
-        let folder = folder_of(sealed);
-        let record = PendingRecord::prepare(sealed)?;
-        Ok(match plan.commit {
-            CommitMode::InPlace => Self::InPlace { record },
-            CommitMode::Overlay => {
-                Pending::clear(image)?;
-                let journal = NamelessFile::make(folder, 0o600)?;
-                Self::IntoImage { overlay: Overlay::make(image, folder)?, journal, record }
-            }
-            CommitMode::Output { .. } => {
-                let output = NamelessFile::make(folder, image.mode()?)?;
-                let overlay = Overlay::make(image, folder)?;
-                Self::NewFile { overlay, output, path: sealed.to_path_buf(), record }
-            }
-        })
-    }
-
-    fn overlay(&self) -> Option<&Overlay> {
-        match self {
-            Self::IntoImage { overlay, .. } | Self::NewFile { overlay, .. } => Some(overlay),
-            Self::InPlace { .. } => None,
-        }
-    }
-
-    fn commit(
-        self,
-        plan: &Plan,
-        image: &Image,
-        statement: SealRecord,
-        observer: &mut dyn Observer,
-    ) -> Result<Committed> {
-        match self {
-            Self::IntoImage { mut overlay, journal, record } => {
-                // What has begun is better finished: signals wait.
-                let _hold = interrupt::hold();
-                let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
-                let pending = Pending::begin(&mut overlay, journal, image, (record_text, plan.digest))?;
-                finish(pending, (&image.path, &image.lock), record, observer)
-            }
-            Self::NewFile { overlay, mut output, path, record } => {
-                commit::into_new_file(&overlay, image, &output, &plan.commit)?;
-                let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
-                interrupt::check_before("giving the new file its name")?;
-                let _hold = interrupt::hold();
-                output.name_over(path.file_name().unwrap_or_default())?;
-                fault::point(Point::OutputNamed)?;
-                Ok(Committed { record: record.name()?, sha256 })
-            }
-            Self::InPlace { record } => {
-                let _hold = interrupt::hold();
-                let file = (image.lock.file(), image.path.as_path());
-                let (record, sha256) = hashed(plan, file, statement, record, observer)?;
-                Ok(Committed { record: record.name()?, sha256 })
-            }
-        }
-    }
-}
-
-/// Writes the record of a file that is whole, with its digest where the plan wants one.
-fn hashed(
-    plan: &Plan,
-    (file, path): (&File, &Path),
-    mut statement: SealRecord,
-    record: PendingRecord,
-    observer: &mut dyn Observer,
-) -> Result<(WrittenRecord, Option<String>)> {
-    let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
-    statement.set_digest(sha256.as_deref());
-    Ok((record.write(&statement)?, sha256))
 }
 
 /// Writes of the guest that find no room end as errors of all kinds; the reason is to be named.
@@ -222,27 +160,53 @@ struct Applied {
     repairs: Vec<Repair>,
     inspection: Inspection,
     edited: Edited,
+    erasure: Erasure,
 }
 
-/// Attach, inspect, mount, apply, and everything back: the part of which nothing reaches the image.
+/// Attach, inspect, mount, apply, erase, everything back, and prove: the part of which nothing reaches the image.
 fn apply_to_guest(
     plan: &mut Plan,
     image: &Image,
     overlay: Option<&Overlay>,
     observer: &mut dyn Observer,
 ) -> Result<Applied> {
-    let layers = overlay.map_or_else(|| image.node(false), |overlay| overlay.node(image));
+    let layers = |read_only| overlay.map_or_else(|| image.node(read_only), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
     let handling = Handling { access: Access::Change, repair: plan.repair };
-    let session = Session::open(&ImageSpec { layers, read_only: false }, (way, reason), handling, observer)?;
+    let spec = ImageSpec { layers: layers(false), read_only: false };
+    let session = Session::open(&spec, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
-    let edited = edit(&plan.operations, session.guest(), Mode::Change, observer);
+    let fingerprints = plan.erase.policy != Policy::None;
+    let edited = edit_with(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
+    let edited = edited.and_then(|edited| Ok((edited, session.swap_files()?)));
+    let edited = edited.map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
-    let (edited, inspection) = both_values(edited, session.close())?;
-    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited })
+    let (edited, swap_files) = match edited {
+        Ok(edited) => edited,
+        Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
+    };
+    let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
+    let (inspection, erasure) = session.close_after(|attachment| {
+        let erased = erase(
+            attachment.disk(),
+            &attachment.probe()?,
+            (plan.erase, cluster_bytes),
+            &swap_files,
+            observer,
+        )?;
+        fault::point(Point::Erased).map(|()| erased)
+    })?;
+    let erasure = if plan.erase.policy == Policy::None {
+        erasure
+    } else {
+        let spec = ImageSpec { layers: layers(true), read_only: true };
+        let proof = Proof { plan: plan.erase, image, overlay, way, swap_files, prints: &edited.fingerprints };
+        proof.make(&spec, erasure, observer)?
+    };
+    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited, erasure })
 }
 
 /// The record, but for the digest.
@@ -266,10 +230,8 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             }),
             repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
-            erasure: Erasure {
-                policy: "none".into(),
-                note: "deleted data was not erased: it can be read back from the image's free blocks".into(),
-            },
+            erasure: applied.erasure.clone(),
+            container: None,
             attached: applied.attached.way.name().into(),
             confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),

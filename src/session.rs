@@ -9,12 +9,14 @@ use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::disk::{DiskLayout, FsState, read_disk};
-use crate::error::{Error, Result, both};
+use crate::erase::SwapFiles;
+use crate::error::{Error, Result, both, both_values};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
 use crate::inspect::layout::{find_guest, volume_name};
+use crate::inspect::swap_files::swap_files;
 use crate::mount::Devices;
 use crate::mount::damage::explain;
 use crate::mount::options::{Access, options};
@@ -38,19 +40,77 @@ pub struct Inspection {
     pub guest: Guest,
 }
 
+/// An attached disk in mount namespaces of this run, of which nothing is mounted.
+///
+/// The daemon starts in the outer of two namespaces and what is mounted from the disk is in the inner one: when this
+/// process is killed, the kernel unmounts it while the daemon can still take its writes.
+#[derive(Debug)]
+pub struct Attachment {
+    disk: AttachedDisk,
+    run: RunFolder,
+}
+
+impl Attachment {
+    /// Attaches the disk.
+    ///
+    /// # Errors
+    /// When the host cannot.
+    pub fn open(spec: &ImageSpec, way: Way) -> Result<Self> {
+        enter_private_mounts()?;
+        interrupt::check_before("attaching the image")?;
+        let run = RunFolder::mount()?;
+        let disk = AttachedDisk::attach(spec, way, &run)?;
+        fault::point(Point::Attached)?;
+        interrupt::check_before("reading the disk")?;
+        enter_private_mounts()?;
+        Ok(Self { disk, run })
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &AttachedDisk {
+        &self.disk
+    }
+
+    /// An empty folder to mount in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn probe(&self) -> Result<PathBuf> {
+        self.run.folder("probe")
+    }
+
+    /// Flushes and detaches everything, and goes on with what came of the work. A server that has gone is what the work
+    /// failed of.
+    ///
+    /// # Errors
+    /// That of the work, and when something could not be written or taken apart; then what is below may not be whole.
+    pub fn close_after<T>(self, work: Result<T>) -> Result<T> {
+        let Self { disk, run } = self;
+        let work = work.map_err(|error| disk.blame(error));
+        both_values(work, both(disk.close(), run.close())).map(|(done, ())| done)
+    }
+}
+
 /// The mounted guest and everything below it. The fields are in the order of taking apart.
 #[derive(Debug)]
 pub struct Session {
     tree: MountedTree,
     devices: Devices,
-    disk: AttachedDisk,
-    run: RunFolder,
+    attachment: Attachment,
     /// What was found out.
     pub inspection: Inspection,
     /// Filesystems that were repaired.
     pub repairs: Vec<Repair>,
     /// How the image was attached.
     pub way: Way,
+}
+
+/// What is mounted of an attached disk; in the order of taking apart.
+struct Mounted {
+    tree: MountedTree,
+    devices: Devices,
+    inspection: Inspection,
+    repairs: Vec<Repair>,
 }
 
 /// What is done with the guest's filesystems.
@@ -65,9 +125,6 @@ pub struct Handling {
 impl Session {
     /// Attaches and mounts.
     ///
-    /// The daemon starts in the outer of two private mount namespaces and the guest is mounted in the inner one: when
-    /// this process is killed, the kernel unmounts the guest while the daemon can still take its writes.
-    ///
     /// # Errors
     /// When the host cannot, or the guest is not one that guestseal understands.
     pub fn open(
@@ -76,25 +133,18 @@ impl Session {
         handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        Self::start(spec, (way, reason), handling, observer).map_err(explain)
+        let attachment = Attachment::open(spec, way)?;
+        observer.event(Event::Attached { way: way.name(), reason });
+        let mounted = Self::mount(&attachment, handling, observer);
+        let Mounted { tree, devices, inspection, repairs } =
+            mounted.map_err(|error| attachment.disk.blame(explain(error)))?;
+        Ok(Self { tree, devices, attachment, inspection, repairs, way })
     }
 
-    fn start(
-        spec: &ImageSpec,
-        (way, reason): (Way, &str),
-        handling: Handling,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
-        enter_private_mounts()?;
-        interrupt::check_before("attaching the image")?;
-        let run = RunFolder::mount()?;
-        let disk = AttachedDisk::attach(spec, way, &run)?;
-        observer.event(Event::Attached { way: way.name(), reason });
-        fault::point(Point::Attached)?;
-        interrupt::check_before("reading the disk")?;
-        enter_private_mounts()?;
-        let mut devices = Devices::new(&disk)?;
-        let bytes = disk.bytes()?;
+    /// Understands the attached disk and mounts its guest.
+    fn mount(attachment: &Attachment, handling: Handling, observer: &mut dyn Observer) -> Result<Mounted> {
+        let mut devices = Devices::new(&attachment.disk)?;
+        let bytes = attachment.disk.bytes()?;
         let damaged = |error: Error| match error.what_to_do() {
             None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
             Some(_) => error,
@@ -102,24 +152,30 @@ impl Session {
         let mut layout = read_disk(&mut devices.disk(), bytes).map_err(damaged)?;
         let mut repairs = Vec::new();
         if handling.repair {
-            (layout, repairs) = repair(&layout, &mut devices, &run.folder("probe")?, observer)?;
+            (layout, repairs) = repair(&layout, &mut devices, &attachment.probe()?, observer)?;
         }
         interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
-        let guest_layout = find_guest(&layout, &mut devices, &run.folder("probe")?)?;
+        let guest_layout = find_guest(&layout, &mut devices, &attachment.probe()?)?;
         let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));
         let unfinished = unfinished(&layout, handling.access);
         for note in warnings.chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));
         }
         interrupt::check_before("mounting the guest")?;
-        let folder = run.folder("root")?;
+        let folder = attachment.run.folder("root")?;
         let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &folder, handling.access)?;
         fault::point(Point::Mounted)?;
         interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
         let inspection = Inspection { disk: layout, layout: guest_layout, guest };
-        Ok(Self { tree, devices, disk, run, inspection, repairs, way })
+        Ok(Mounted { tree, devices, inspection, repairs })
+    }
+
+    /// The same failure of what was done with the guest, as one of the server behind its disk when that has gone.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        self.attachment.disk.blame(error)
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
@@ -128,21 +184,36 @@ impl Session {
         (&self.inspection.guest, self.tree.folder(), points.collect())
     }
 
+    /// The swap space in files of the guest, by its fstab.
+    ///
+    /// # Errors
+    /// When the guest's files cannot be read.
+    pub fn swap_files(&self) -> Result<SwapFiles> {
+        swap_files(self.tree.root(), &self.inspection.layout)
+    }
+
     /// Unmounts, flushes and detaches everything. Goes on after an error and reports the first with the others.
     ///
     /// # Errors
     /// When something could not be written or taken apart; then what is below may not be whole.
     pub fn close(self) -> Result<Inspection> {
-        let Self { tree, devices, disk, run, inspection, repairs: _, way: _ } = self;
-        let mut result = tree.close();
+        self.close_after(|_| Ok(())).map(|(inspection, ())| inspection)
+    }
+
+    /// The same, with work on the disk when it is no longer mounted.
+    ///
+    /// # Errors
+    /// As [`Self::close`], and those of the work.
+    pub fn close_after<T>(self, work: impl FnOnce(&Attachment) -> Result<T>) -> Result<(Inspection, T)> {
+        // What is still here at an error is dropped from the last to the first.
+        let Self { inspection, attachment, devices, tree, .. } = self;
         // A device in use keeps what is below it in use: go on only while the order holds.
-        if result.is_ok() {
-            fault::point(Point::Unmounted)?;
-            result = both(devices.close(), disk.close());
-            result = both(result, run.close());
-            fault::point(Point::Detached)?;
-        }
-        result.map(|()| inspection)
+        tree.close().map_err(|error| attachment.disk.blame(error))?;
+        fault::point(Point::Unmounted)?;
+        let done = devices.close().and_then(|()| work(&attachment));
+        let done = attachment.close_after(done)?;
+        fault::point(Point::Detached)?;
+        Ok((inspection, done))
     }
 }
 

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
+use crate::erase::policy::{ErasePlan, Policy};
+use crate::erase::report::Erasure;
+use crate::erase::{SwapFiles, prove};
 use crate::error::{Result, both_values};
 use crate::guest::path_serde;
 use crate::image::format::Format;
@@ -15,13 +18,14 @@ use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
 use crate::image::nameless::folder_of;
 use crate::image::overlay::Overlay;
+use crate::image::past::Past;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
-use crate::record::{self, digest};
+use crate::record::{self, SealRecord, digest};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::session::{Handling, Inspection, Session, choose_way};
+use crate::session::{Attachment, Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
@@ -56,6 +60,8 @@ pub struct Target {
     pub attach: Option<Way>,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
+    /// What becomes of what the image holds besides its disk.
+    pub past: Past,
 }
 
 /// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
@@ -65,12 +71,13 @@ pub struct Target {
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
     let image = open(target, observer)?;
-    look(&image, target, operations, observer).map_err(|error| image.lock.blame(error))
+    look(&image, target, operations, observer).map(|(seen, _)| seen).map_err(|error| image.lock.blame(error))
 }
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
     observer.event(Event::Image(&target.image));
-    let image = Image::open(&target.image, target.format, if target.repair { Use::Read } else { Use::Look })?;
+    let usage = if target.repair { Use::Read } else { Use::Look };
+    let image = Image::open(&target.image, target.format, usage, target.past)?;
     if let Some(who) = image.lock.moving() {
         let name = target.image.display();
         observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
@@ -83,7 +90,7 @@ fn look(
     target: &Target,
     operations: &[Planned],
     observer: &mut dyn Observer,
-) -> Result<Survey> {
+) -> Result<(Survey, SwapFiles)> {
     let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
     let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
     let spec = ImageSpec { layers, read_only: overlay.is_none() };
@@ -91,10 +98,12 @@ fn look(
     let handling = Handling { access: Access::Look, repair: target.repair };
     let session = Session::open(&spec, way, handling, observer)?;
     let seen = edit(operations, session.guest(), Mode::Look, observer);
+    let seen = seen.and_then(|seen| Ok((seen, session.swap_files()?))).map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
-    let (Edited { operations, confinement }, inspection) = both_values(seen, session.close())?;
+    let ((Edited { operations, confinement, .. }, swap_files), inspection) =
+        both_values(seen, session.close())?;
     let moving = image.lock.moving().is_some();
-    Ok(Survey { image: image.facts(), moving, repairs, inspection, confinement, operations })
+    Ok((Survey { image: image.facts(), moving, repairs, inspection, confinement, operations }, swap_files))
 }
 
 /// What `verify` found.
@@ -115,9 +124,13 @@ pub struct Verdict {
     pub found: Vec<OperationReport>,
     /// Operations that cannot be judged without the secret they were given.
     pub unsure: Vec<String>,
+    /// What the proof of the erasure found; none when nothing was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erasure: Option<Erasure>,
 }
 
-/// Holds an image against its record: the digest, and every recorded operation, which must find nothing to do.
+/// Holds an image against its record: the digest, every recorded operation, which must find nothing to do, and the
+/// proof of the erasure as far as one was recorded.
 ///
 /// # Errors
 /// When the check cannot be made; what it finds is in the verdict.
@@ -125,28 +138,67 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
     let path = target.image.as_path();
     // Before its record, which an interrupted commit has not written yet.
     let image = open(target, observer)?;
-    let seal = record::load(path).map_err(|error| image.lock.blame(error))?;
-    let operations: Vec<_> = seal
-        .predicate
-        .operations
-        .into_iter()
-        .map(|operation| (operation.name, operation.parameters))
-        .collect();
+    let SealRecord { predicate: seal, subject, .. } =
+        record::load(path).map_err(|error| image.lock.blame(error))?;
+    let operations: Vec<_> =
+        seal.operations.into_iter().map(|operation| (operation.name, operation.parameters)).collect();
     let planned = recorded(catalogue, &operations)?;
-    let wanted = seal.subject.first().and_then(|subject| subject.digest.get("sha256"));
+    let wanted = subject.first().and_then(|subject| subject.digest.get("sha256"));
     let judge = |observer: &mut dyn Observer| {
         let digest_matches = wanted
             .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
             .transpose()?;
-        Ok(verdict(path, digest_matches, &look(&image, target, &planned, observer)?))
+        let (seen, swap_files) = look(&image, target, &planned, observer)?;
+        let erasure = residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?;
+        let mut verdict = verdict(path, image.lock.moving().is_some(), digest_matches, erasure);
+        let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
+        verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
+        verdict.found = of(Outcome::Changed).cloned().collect();
+        verdict.sealed &= verdict.found.is_empty();
+        Ok(verdict)
     };
     judge(observer).map_err(|error| image.lock.blame(error))
 }
 
-fn verdict(image: &Path, digest_matches: Option<bool>, seen: &Survey) -> Verdict {
-    let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
-    let unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
-    let found: Vec<_> = of(Outcome::Changed).cloned().collect();
-    let sealed = found.is_empty() && digest_matches != Some(false);
-    Verdict { image: image.to_path_buf(), sealed, moving: seen.moving, digest_matches, found, unsure }
+/// Looks whether deleted data can be read back from an image, whoever sealed it; it needs no record.
+///
+/// # Errors
+/// When the check cannot be made; what it finds is in the verdict.
+pub fn residue(target: &Target, observer: &mut dyn Observer) -> Result<Verdict> {
+    let image = open(target, observer)?;
+    let erasure = residue_in(&image, target, ErasePlan::default(), &SwapFiles::default(), observer);
+    let erasure = erasure.map_err(|error| image.lock.blame(error))?;
+    Ok(verdict(&target.image, image.lock.moving().is_some(), None, erasure))
+}
+
+fn residue_in(
+    image: &Image,
+    target: &Target,
+    plan: ErasePlan,
+    swap_files: &SwapFiles,
+    observer: &mut dyn Observer,
+) -> Result<Option<Erasure>> {
+    if plan.policy == Policy::None {
+        return Ok(None);
+    }
+    let (way, _) = choose_way(target.attach, image, true)?;
+    let attachment = Attachment::open(&ImageSpec { layers: image.node(true), read_only: true }, way)?;
+    let erasure = Erasure { policy: plan.policy, ..Erasure::default() };
+    let proof = attachment
+        .probe()
+        .and_then(|probe| prove(attachment.disk(), &probe, plan, swap_files, erasure, observer));
+    attachment.close_after(proof).map(Some)
+}
+
+fn verdict(image: &Path, moving: bool, digest_matches: Option<bool>, erasure: Option<Erasure>) -> Verdict {
+    let clean = erasure.as_ref().is_none_or(|erasure| erasure.residue() == 0);
+    Verdict {
+        image: image.to_path_buf(),
+        sealed: clean && digest_matches != Some(false),
+        moving,
+        digest_matches,
+        found: Vec::new(),
+        unsure: Vec::new(),
+        erasure,
+    }
 }

@@ -11,11 +11,12 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use guestseal::erase::fingerprint::sample::Sampler;
 use guestseal::guest::GuestRoot;
 use guestseal::guest::change::{Change, Content, NewFile};
 use guestseal::sys::confine::{Reach, confine};
@@ -132,6 +133,8 @@ fn populate(root: &Path) {
         let file = File::open(root.join(file)).unwrap();
         ioctl_setflags(&file, ioctl_getflags(&file).unwrap() | IFlags::IMMUTABLE).unwrap();
     }
+    let sampled = File::create(root.join("sampled")).unwrap();
+    sampled.write_all_at(b"one that is long enough to have fingerprints", 1 << 20).unwrap();
     symlink("/etc/hostname", root.join("out")).unwrap();
 }
 
@@ -178,6 +181,7 @@ fn inside(root: &Path, guest: &GuestRoot) {
     tell("read in", guest.names(Path::new("/etc")).map_err(|error| error.chain()));
     tell("read in file", guest.read(Path::new("/etc/shadow")).map_err(|error| error.chain()));
     tell("read in measure", guest.measure(Path::new("/")).map_err(|error| error.chain()));
+    tell("read in fingerprints", sampled(guest));
     tell("read in link", guest.resolve(Path::new("/out")).map_err(|error| error.chain()));
     let is = || -> Option<()> {
         let file = File::open(root.join("etc/shadow")).ok()?;
@@ -194,6 +198,15 @@ fn inside(root: &Path, guest: &GuestRoot) {
         flags.contains(IFlags::IMMUTABLE).then_some(())
     };
     tell("in kept", is().ok_or("owner, mode, label, trusted or immutable were lost"));
+}
+
+/// Fingerprints of a file with a hole.
+fn sampled(guest: &GuestRoot) -> Result<(), String> {
+    let change = Change::Truncate { path: "/sampled".into(), bytes: 1 };
+    let (mut sampler, mut came) = (Sampler::default(), String::from("nothing"));
+    sampler.before(guest, &change, &mut |_, _| {});
+    sampler.flush(&mut |windows, coverage| came = format!("{} windows: {coverage:?}", windows.len()));
+    if came.starts_with("1 windows") { Ok(()) } else { Err(came) }
 }
 
 /// What reaches files of the host.

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ImageSpec, judge_end};
+use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
 use crate::sys::interrupt;
 use crate::sys::tool::Tool;
+use crate::sys::wait::is_hung_up;
 
 /// How long the daemon may take to write what it holds and end, once told to.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -82,6 +83,19 @@ impl FuseDisk {
     /// The raw file.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Tells whether the daemon still serves: after an I/O error, whether this is why.
+    ///
+    /// # Errors
+    /// When it has ended, with its last words.
+    pub fn check(&self) -> Result<()> {
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let cut = is_hung_up(daemon.output.get_ref().as_fd()).context(|| "cannot watch the export daemon")?;
+        // Its pipe and its export go at the same time, some moments before it has ended.
+        let patience = if cut { LAST_MOMENTS } else { Duration::ZERO };
+        let exit = daemon.child.exit_within(patience)?;
+        exit.map_or(Ok(()), |exit| Err(server_lost("qemu-storage-daemon", Ok(exit))))
     }
 
     /// Tells the daemon to end, which writes everything to the image, and waits for that. Nothing may use the file.

@@ -1,24 +1,30 @@
 //! Attaching an image: it becomes one disk that can be read and written as raw bytes, through nbd, a FUSE export or
 //! (raw images only) itself. One guard for each way, with `close`.
 
+pub mod data;
 pub mod fuse;
 pub mod loopdev;
 pub mod nbd;
 pub mod nbd_protocol;
 mod nbd_server;
+pub mod nbd_status;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::child::Exit;
 use crate::sys::namespace::RunFolder;
 use fuse::FuseDisk;
 use nbd::NbdDisk;
+
+/// How long a server may take from closing its connections to its end.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// What qemu is to open: the node tree of a block device, as qemu's `--blockdev` takes it, every format named.
 #[derive(Debug, Clone)]
@@ -117,6 +123,22 @@ impl AttachedDisk {
         &self.path
     }
 
+    /// The same failure of whatever used the disk; when its server has gone, as one that followed from that. A signal
+    /// that stopped the run stays what it is.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        let serves = match &self.guard {
+            _ if error.kind() == ErrorKind::Stopped => Ok(()),
+            Guard::Nbd(disk) => disk.check(),
+            Guard::Fuse(disk) => disk.check(),
+            Guard::Raw => Ok(()),
+        };
+        match serves {
+            Ok(()) => error,
+            Err(lost) => lost.and_also(error),
+        }
+    }
+
     /// Flushes everything into the image and detaches. No volume may be in use.
     ///
     /// # Errors
@@ -130,6 +152,16 @@ impl AttachedDisk {
                 .and_then(|file| file.sync_all())
                 .context(|| format!("cannot flush {}", self.path.display())),
         }
+    }
+}
+
+/// The end of a server that nobody told to end.
+fn server_lost(program: &str, exit: Result<Exit>) -> Error {
+    let lost = Error::failed(format!("{program} ended while the image was attached"))
+        .hint("if nobody ended it, the kernel's log says more (dmesg): memory may have run out");
+    match exit.and_then(Exit::success) {
+        Ok(()) => lost,
+        Err(error) => lost.caused_by(error.chain()),
     }
 }
 

@@ -8,24 +8,30 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::data::gather;
 use super::nbd_protocol::Negotiated;
 use super::nbd_server::Server;
-use super::{ImageSpec, judge_end};
+use super::nbd_status::StatusClient;
+use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
+use crate::erase::extent::{Extent, Extents};
 use crate::error::{Context, Error, Result, both};
-use crate::sys::child::{Child, Exit};
+use crate::sys::child::Child;
 use crate::sys::nbd_device::{NbdNode, Owner, left_behind};
 use crate::sys::nbd_netlink::{Connection, NbdDriver};
 use crate::sys::tool::Tool;
 use crate::sys::trouble;
-use crate::sys::wait::first_readable;
+use crate::sys::wait::{first_readable, is_hung_up};
 
+const SERVER: &str = "qemu-nbd";
 /// After this long without an answer the kernel gives a request up. A dead server is noticed at once without it;
 /// this is for one that lives and hangs, and slow storage must not look like that.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -40,10 +46,17 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=4096;
 pub struct NbdDisk {
     // Dropped in this order: nobody watches a device that is taken down, and the server goes last.
     watch: Watch,
+    status: Status,
     device: Device,
     server: Child,
+    /// The kernel's connection to the server.
+    socket: UnixStream,
     size_bytes: u64,
 }
+
+/// Our own connection, beside that of the kernel: None when the server cannot tell where it has data, or failed to:
+/// then all counts as data.
+type Status = Mutex<Option<StatusClient<UnixStream>>>;
 
 impl NbdDisk {
     /// Serves the image and makes a device of it. The server's socket has a name in `folder` for a moment.
@@ -53,16 +66,14 @@ impl NbdDisk {
     /// image's lock; `Unsupported` when its block size is too big or it is empty; failed otherwise, with what
     /// qemu-nbd said.
     pub fn attach(image: &ImageSpec, folder: &Path) -> Result<Self> {
-        let program = Tool::find("qemu-nbd")?;
+        let program = Tool::find(SERVER)?;
         let mut driver = NbdDriver::open()?;
         for index in left_behind() {
             // Its owner is dead. Where it cannot be freed the kernel just picks another one for us.
             let _ = driver.disconnect(index);
         }
-        let Server { child: mut server, socket, offer } = Server::start(&program, image, folder)?;
+        let Server { child: mut server, socket, offer, status } = Server::start(&program, image, folder)?;
         let link = Link::connect(driver, &socket, &offer)?;
-        // The kernel has its own reference; with ours gone the device is the server's only client.
-        drop(socket);
         let device = Device::open(link, &offer, image.read_only)?;
         // The device goes with its last opener, and the server with the device. When we are killed it must live that
         // long: the kernel unmounts what is on the device, and would wait for a dead server until its time-out.
@@ -75,7 +86,7 @@ impl NbdDisk {
             )));
         }
         let watch = Watch::start(&server, device.link.index).context(|| "cannot watch qemu-nbd")?;
-        Ok(Self { watch, device, server, size_bytes })
+        Ok(Self { watch, status: Mutex::new(status), device, server, socket, size_bytes })
     }
 
     /// The block device.
@@ -88,15 +99,42 @@ impl NbdDisk {
         self.size_bytes
     }
 
-    /// Tells whether the server still lives: after an I/O error, whether this is why.
+    /// What of a range may hold data other than zeros: see [`super::AttachedDisk::data`].
     ///
     /// # Errors
-    /// When it has ended, with its last words.
+    /// When the server does not answer, or a signal came.
+    pub(super) fn data(&self, within: Extent) -> Result<Extents> {
+        let cannot = || format!("cannot tell where {} has data", self.device().display());
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut client) = status.take() else { return Extents::new([within]) };
+        client.forget();
+        let data = gather(within, |from, end| client.next_data(from, end).context(cannot));
+        // After a signal it is in order, and after an error the run ends.
+        if data.is_ok() {
+            *status = Some(client);
+        }
+        data
+    }
+
+    /// Tells whether the server still serves: after an I/O error, whether this is why.
+    ///
+    /// # Errors
+    /// When it has ended, with its last words, or the kernel has given it up.
     pub fn check(&self) -> Result<()> {
-        if self.server.ends_within(Duration::ZERO)? {
-            Err(server_lost(&self.server.stderr_tail()))
-        } else {
-            Ok(())
+        let cut = is_hung_up(self.socket.as_fd()).context(|| "cannot watch qemu-nbd")?;
+        // The kernel sees its connection end, and fails what waits for it, some moments before the server has ended.
+        let patience = if cut { LAST_MOMENTS } else { Duration::ZERO };
+        match self.server.exit_within(patience)? {
+            Some(exit) => {
+                self.watch.told.set(true);
+                Err(server_lost(SERVER, Ok(exit)))
+            }
+            None if cut => {
+                let seconds = REQUEST_TIMEOUT.as_secs();
+                let why = format!("it gave no answer within {seconds} s, or a wrong one");
+                Err(Error::failed(format!("the kernel gave {SERVER} up: {why}")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -106,25 +144,20 @@ impl NbdDisk {
     /// # Errors
     /// When anything of this failed, or the server had ended before: the image's state is then unknown.
     pub fn close(self) -> Result<()> {
-        let Self { watch, mut device, server, .. } = self;
+        let Self { watch, status, mut device, server, .. } = self;
+        // First, for the server ends with its last client. That it has gone before is told below.
+        if let Some(client) = status.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let _ = client.leave();
+        }
         let flushed =
             device.node.file.sync_all().context(|| format!("cannot flush {}", device.node.path.display()));
         let lost = watch.stop();
         let disconnected = device.link.disconnect();
         drop(device);
         let ended = server.wait_within(EXIT_PATIENCE);
-        let ended = if lost { Err(server_lost(&last_words(ended))) } else { ended.and_then(judge_end) };
+        let ended = if lost { Err(server_lost(SERVER, ended)) } else { ended.and_then(judge_end) };
         both(both(ended, flushed), disconnected)
     }
-}
-
-fn server_lost(last_words: &str) -> Error {
-    let error = Error::failed("qemu-nbd ended while the image was attached");
-    if last_words.is_empty() { error } else { error.caused_by(last_words) }
-}
-
-fn last_words(ended: Result<Exit>) -> String {
-    ended.and_then(Exit::success).err().map(|error| error.chain()).unwrap_or_default()
 }
 
 /// A device that is connected until it is disconnected.
@@ -204,6 +237,8 @@ fn block_size(offer: &Negotiated) -> Result<u32> {
 struct Watch {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<bool>>,
+    /// Whether the server's end is known to whom it matters.
+    told: Cell<bool>,
 }
 
 impl Watch {
@@ -223,7 +258,7 @@ impl Watch {
             .name("nbd-watch".into())
             .spawn(watch)
             .context(|| "cannot start a thread")?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread), told: Cell::new(false) })
     }
 
     /// Ends the thread; true when the server had ended before.
@@ -239,9 +274,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // A run that goes another way than `close` failed of this.
-        if self.join() {
-            trouble::note(server_lost(""));
+        // A run that neither closed nor asked may not have noticed.
+        if self.join() && !self.told.get() {
+            trouble::note(Error::failed(format!("{SERVER} ended while the image was attached")));
         }
     }
 }

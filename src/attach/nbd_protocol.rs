@@ -21,7 +21,7 @@ const NO_ZEROES: u16 = 1 << 1;
 /// The option that names an export and enters transmission (`NBD_OPT_GO`).
 const OPTION_GO: u32 = 7;
 /// The answers that end an option well, carry information, or refuse (`NBD_REP_ACK`, `NBD_REP_INFO`, bit 31).
-const REPLY_ACK: u32 = 1;
+pub(super) const REPLY_ACK: u32 = 1;
 const REPLY_INFO: u32 = 3;
 const REPLY_ERROR: u32 = 1 << 31;
 /// Kinds of information (`NBD_INFO_EXPORT`, `NBD_INFO_BLOCK_SIZE`).
@@ -85,7 +85,7 @@ pub enum HandshakeError {
 
 type Result<T> = std::result::Result<T, HandshakeError>;
 
-fn broken<T>(why: impl Into<String>) -> Result<T> {
+pub(super) fn broken<T>(why: impl Into<String>) -> Result<T> {
     Err(HandshakeError::Protocol(why.into()))
 }
 
@@ -94,8 +94,19 @@ fn broken<T>(why: impl Into<String>) -> Result<T> {
 /// # Errors
 /// When the stream fails, the server breaks the protocol or is too old, or refuses the export.
 pub fn negotiate(stream: &mut (impl Read + Write), export: &str) -> Result<Negotiated> {
+    begin(stream)?;
+    go(stream, export)
+}
+
+/// Takes the greeting and answers it; then come the options.
+pub(super) fn begin(stream: &mut (impl Read + Write)) -> Result<()> {
     let no_zeroes = greet(stream)?;
     stream.write_all(&u32::from(FIXED_NEWSTYLE | no_zeroes).to_be_bytes())?;
+    Ok(())
+}
+
+/// The last option: names the export, after which requests may be sent.
+pub(super) fn go(stream: &mut (impl Read + Write), export: &str) -> Result<Negotiated> {
     stream.write_all(&go_option(export)?)?;
     stream.flush()?;
     read_go_replies(stream)
@@ -120,23 +131,35 @@ fn go_option(export: &str) -> Result<Vec<u8>> {
     let Some(name_len) = u32::try_from(export.len()).ok().filter(|len| *len <= 4096) else {
         return broken("export name longer than 4096 bytes");
     };
-    let data_len = 4 + name_len + 2 + 2;
+    let mut data = Vec::new();
+    data.extend(name_len.to_be_bytes());
+    data.extend(export.as_bytes());
+    data.extend(1u16.to_be_bytes());
+    data.extend(INFO_BLOCK_SIZE.to_be_bytes());
+    option(OPTION_GO, &data)
+}
+
+/// An option as it is sent.
+pub(super) fn option(option: u32, data: &[u8]) -> Result<Vec<u8>> {
+    let Ok(length) = u32::try_from(data.len()) else { return broken("an option that is too long") };
     let mut bytes = Vec::new();
     bytes.extend(OPTION_MAGIC.to_be_bytes());
-    bytes.extend(OPTION_GO.to_be_bytes());
-    bytes.extend(data_len.to_be_bytes());
-    bytes.extend(name_len.to_be_bytes());
-    bytes.extend(export.as_bytes());
-    bytes.extend(1u16.to_be_bytes());
-    bytes.extend(INFO_BLOCK_SIZE.to_be_bytes());
+    bytes.extend(option.to_be_bytes());
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(data);
     Ok(bytes)
+}
+
+/// Whether an answer to an option is a no.
+pub(super) fn is_refusal(kind: u32) -> bool {
+    kind & REPLY_ERROR != 0
 }
 
 fn read_go_replies(stream: &mut impl Read) -> Result<Negotiated> {
     let mut export = None;
     let mut block_sizes = None;
     for _ in 0..=INFO_COUNT_LIMIT {
-        let (kind, data) = read_reply(stream)?;
+        let (kind, data) = read_reply(stream, OPTION_GO)?;
         match kind {
             REPLY_ACK => {
                 let Some((size_bytes, transmission_flags)) = export else {
@@ -153,20 +176,20 @@ fn read_go_replies(stream: &mut impl Read) -> Result<Negotiated> {
                     _ => {}
                 }
             }
-            kind if kind & REPLY_ERROR != 0 => return Err(refusal(kind, &data)),
+            kind if is_refusal(kind) => return Err(refusal(kind, &data)),
             kind => return broken(format!("unexpected answer {kind:#x}")),
         }
     }
     broken("no end of answers to one option")
 }
 
-/// Reads one answer to `OPTION_GO`: its kind and its payload.
-fn read_reply(stream: &mut impl Read) -> Result<(u32, Vec<u8>)> {
+/// Reads one answer to the option that was sent: its kind and its payload.
+pub(super) fn read_reply(stream: &mut impl Read, sent: u32) -> Result<(u32, Vec<u8>)> {
     if read_u64(stream)? != REPLY_MAGIC {
         return broken("bad magic of an answer");
     }
     let option = read_u32(stream)?;
-    if option != OPTION_GO {
+    if option != sent {
         return broken(format!("answer to option {option}, which was not sent"));
     }
     let kind = read_u32(stream)?;
@@ -232,21 +255,21 @@ fn refusal(kind: u32, data: &[u8]) -> HandshakeError {
     HandshakeError::Refused(format!("{name}{colon}{text}"))
 }
 
-fn read_array<const N: usize>(stream: &mut impl Read) -> Result<[u8; N]> {
+pub(super) fn read_array<const N: usize>(stream: &mut impl Read) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 
-fn read_u16(stream: &mut impl Read) -> Result<u16> {
+pub(super) fn read_u16(stream: &mut impl Read) -> Result<u16> {
     read_array(stream).map(u16::from_be_bytes)
 }
 
-fn read_u32(stream: &mut impl Read) -> Result<u32> {
+pub(super) fn read_u32(stream: &mut impl Read) -> Result<u32> {
     read_array(stream).map(u32::from_be_bytes)
 }
 
-fn read_u64(stream: &mut impl Read) -> Result<u64> {
+pub(super) fn read_u64(stream: &mut impl Read) -> Result<u64> {
     read_array(stream).map(u64::from_be_bytes)
 }
 

@@ -1,6 +1,7 @@
-//! qemu-nbd as our direct child, serving one image to one client: us, and then the kernel. It gets a listening
-//! socket that we are connected to already, so nobody else can be first, and the first byte of its greeting says
-//! that the image is open. Without --persistent it ends when its client leaves.
+//! qemu-nbd as our direct child, serving one image to two clients: us, then the kernel in our place; and us once more, to
+//! ask where there is data. It gets a listening socket that both are connected to already, so nobody else can be
+//! first, and the first byte of its greeting says that the image is open. Without --persistent it ends when its last
+//! client leaves.
 
 #![forbid(unsafe_code)]
 
@@ -13,12 +14,15 @@ use serde_json::Value;
 
 use super::ImageSpec;
 use super::nbd_protocol::{HandshakeError, Negotiated, negotiate};
+use super::nbd_status::StatusClient;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::child::{Child, Spawn};
 use crate::sys::tool::Tool;
 
 /// How long opening the image may take.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may think about one question.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a server that has hung up may take to end.
 const EXIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Block drivers that read a `backing` file from the image's header unless told which one to take.
@@ -31,32 +35,38 @@ pub(super) struct Server {
     /// The connection, where requests may be sent.
     pub socket: UnixStream,
     pub offer: Negotiated,
+    /// The connection for questions; none when it cannot answer them.
+    pub status: Option<StatusClient<UnixStream>>,
 }
 
 impl Server {
     /// Starts `program`, qemu-nbd, on the image and waits until it has opened it.
     pub(super) fn start(program: &Tool, image: &ImageSpec, folder: &Path) -> Result<Self> {
         check_layers(&image.layers)?;
-        let (listener, mut socket) =
+        let (listener, [mut socket, second]) =
             connected_listener(folder).context(|| "cannot make a private socket for qemu-nbd")?;
         // In a mount namespace of its own, or it would keep the guest's mounts alive that keep it alive.
         let child = command(program, image).listen_on(listener.into()).on_a_leash().with_own_mounts();
         let child = child.spawn().map_err(unprivileged)?;
-        socket
-            .set_read_timeout(Some(OPEN_PATIENCE))
-            .context(|| "cannot set up the connection to qemu-nbd")?;
-        let offer = match negotiate(&mut socket, "") {
-            Ok(offer) => offer,
+        let patience = |socket: &UnixStream, patience| {
+            socket.set_read_timeout(patience).context(|| "cannot set up the connection to qemu-nbd")
+        };
+        patience(&socket, Some(OPEN_PATIENCE))?;
+        patience(&second, Some(ANSWER_PATIENCE))?;
+        let both =
+            negotiate(&mut socket, "").and_then(|offer| Ok((offer, StatusClient::negotiate(second, "")?)));
+        let (offer, status) = match both {
+            Ok(both) => both,
             Err(error) => return Err(no_handshake(child, error)),
         };
         // The kernel waits for the server as long as it must; a time-out of ours would break its connection.
-        socket.set_read_timeout(None).context(|| "cannot set up the connection to qemu-nbd")?;
-        Ok(Self { child, socket, offer })
+        patience(&socket, None)?;
+        Ok(Self { child, socket, offer, status })
     }
 }
 
 fn command(program: &Tool, image: &ImageSpec) -> Spawn {
-    let spawn = program.spawn().args(["--shared=1", "--discard=unmap", "--detect-zeroes=unmap"]);
+    let spawn = program.spawn().args(["--shared=2", "--discard=unmap", "--detect-zeroes=unmap"]);
     let spawn = if image.read_only { spawn.arg("--read-only") } else { spawn };
     spawn.arg("--").arg(format!("json:{}", image.layers))
 }
@@ -72,13 +82,14 @@ fn unprivileged(error: Error) -> Error {
         .hint("run guestseal as root; in a container give it --privileged or CAP_SYS_ADMIN")
 }
 
-/// A listening socket with one client in its queue: the one returned. Its name is gone before anybody serves it.
-fn connected_listener(folder: &Path) -> std::io::Result<(UnixListener, UnixStream)> {
+/// A listening socket with two clients in its queue: those returned, in their order. Its name is gone before anybody
+/// serves it.
+fn connected_listener(folder: &Path) -> std::io::Result<(UnixListener, [UnixStream; 2])> {
     let path = folder.join("nbd");
     let listener = UnixListener::bind(&path)?;
-    let socket = UnixStream::connect(&path)?;
+    let sockets = [UnixStream::connect(&path)?, UnixStream::connect(&path)?];
     std::fs::remove_file(&path)?;
-    Ok((listener, socket))
+    Ok((listener, sockets))
 }
 
 /// Refuses a tree that leaves a format or a backing file to be guessed from the image, which may be hostile.
@@ -161,7 +172,7 @@ mod tests {
     #[test]
     fn the_socket_has_no_name_left() {
         let folder = tempfile::tempdir().unwrap();
-        let (listener, socket) = connected_listener(folder.path()).unwrap();
+        let (listener, [socket, _second]) = connected_listener(folder.path()).unwrap();
         let path = listener.local_addr().unwrap().as_pathname().unwrap().to_path_buf();
         assert!(!path.exists());
         let (mut accepted, _) = listener.accept().unwrap();

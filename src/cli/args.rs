@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::attach::Way;
+use crate::erase::policy::Policy;
 use crate::guest::secret::Secret;
 use crate::image::format::Format;
 use crate::operation::schema::Group;
@@ -134,6 +135,9 @@ pub struct ImageArgs {
     /// How to attach images.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: AttachChoice,
+    /// Work on a thin image whose backing files stay as they are: they still hold what is deleted from it.
+    #[arg(long)]
+    pub allow_backing: bool,
 }
 
 /// The ways to attach, and the choice to let guestseal choose.
@@ -240,6 +244,12 @@ pub struct SealArgs {
     /// Format of the new file; that of the old one when left out.
     #[arg(long, value_name = "FORMAT", requires = "output")]
     pub output_format: Option<Format>,
+    /// Write what is in the image's backing files into the new file too.
+    #[arg(long, requires = "output")]
+    pub flatten: bool,
+    /// Remove the image's internal snapshots and bitmaps, which hold the guest's past.
+    #[arg(long)]
+    pub drop_snapshots: bool,
     /// Compress the new file.
     #[arg(long, requires = "output")]
     pub compress: bool,
@@ -249,6 +259,15 @@ pub struct SealArgs {
     /// Check the guest's ext and xfs filesystems first and repair them, on the overlay.
     #[arg(long, conflicts_with = "in_place")]
     pub repair: bool,
+    /// How much of what was deleted is erased, so that nobody can read it back.
+    #[arg(long, value_name = "POLICY", default_value = "full")]
+    pub erase: Policy,
+    /// Leave what lies between partitions as it is.
+    #[arg(long)]
+    pub keep_gaps: bool,
+    /// Seal also when it cannot be proven that a volume holds nothing deleted; the record says so.
+    #[arg(long)]
+    pub allow_unproven: bool,
     /// Digest of the sealed image for its record.
     #[arg(long, value_name = "KIND", default_value = "sha256")]
     pub digest: DigestChoice,
@@ -286,6 +305,9 @@ pub struct VerifyArgs {
     /// The images.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// Only prove that nothing deleted can be read back; needs no record.
+    #[arg(long)]
+    pub residue: bool,
     /// How to open them.
     #[command(flatten)]
     pub image: ImageArgs,

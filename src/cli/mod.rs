@@ -1,7 +1,8 @@
 //! The command line: the only room that prints, reads the environment and decides how the program ends.
 
 pub mod args;
-pub mod exit;
+mod describe;
+mod exit;
 pub mod print;
 pub mod request;
 mod run;

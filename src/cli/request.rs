@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use super::args::{CatalogueArgs, DigestChoice, SealArgs, SelectionArgs};
+use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Error, Result};
 use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
+use crate::image::past::Past;
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
 use crate::sys::users::Identity;
@@ -157,6 +159,18 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         None if args.in_place => CommitMode::InPlace,
         None => CommitMode::Overlay,
     };
+    if args.image.allow_backing && args.output.is_some() {
+        return Err(Error::usage(
+            "--allow-backing leaves backing files below the image, and --output writes a whole one",
+        )
+        .hint("write what is in them into the new file: --flatten"));
+    }
+    let past = Past {
+        drop_snapshots: args.drop_snapshots,
+        flatten: args.flatten,
+        allow_backing: args.image.allow_backing,
+        keep_unreferenced: args.erase == Policy::None,
+    };
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     let plan = |image: &PathBuf| Plan {
         image: image.clone(),
@@ -164,6 +178,12 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         attach: args.image.attach.way(),
         repair: args.repair,
         commit: commit.clone(),
+        erase: ErasePlan {
+            policy: args.erase,
+            keep_gaps: args.keep_gaps,
+            allow_unproven: args.allow_unproven,
+        },
+        past,
         operations: chosen.operations.clone(),
         digest: args.digest == DigestChoice::Sha256,
     };

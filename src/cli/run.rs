@@ -11,16 +11,18 @@ use serde_json::{Value, json};
 use super::args::{
     CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
 };
+use super::describe::{describe_erasure, describe_guest, summary};
 use super::exit::Exit;
-use super::print::{Printer, bytes, clean, counts, error_document, intention};
+use super::print::{Printer, error_document};
 use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
+use crate::image::past::Past;
 use crate::operation::{json_schema, parse};
-use crate::plan::{Plan, Planned};
-use crate::seal::{SealReport, seal};
-use crate::survey::{Survey, Target, survey, verify};
+use crate::plan::Planned;
+use crate::seal::seal;
+use crate::survey::{Target, residue, survey, verify};
 use crate::sys::interrupt;
 
 /// Runs the command.
@@ -56,7 +58,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            let target = Target { repair: plan.repair, ..target(&plan.image, &args.image) };
+            let target = Target { repair: plan.repair, past: plan.past, ..target(&plan.image, &args.image) };
             return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
@@ -144,23 +146,8 @@ fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 fn target(image: &Path, args: &ImageArgs) -> Target {
-    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false }
-}
-
-fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {
-    let sum = |count: fn(&crate::report::Tally) -> u64| {
-        report.operations.iter().map(|report| count(&report.tally)).fold(0, u64::saturating_add)
-    };
-    let counts = counts(sum(|tally| tally.removed), sum(|tally| tally.truncated), sum(|tally| tally.written));
-    format!(
-        "{} {} ({}): {counts}, {} of content; record {}; {:.2} s",
-        printer.paint("sealed", "32;1"),
-        report.image.display(),
-        report.inspection.guest.os.pretty_name,
-        bytes(sum(|tally| tally.bytes)),
-        report.record.display(),
-        started.elapsed().as_secs_f64()
-    ) + if plan.digest { "" } else { " (no digest)" }
+    let past = Past { allow_backing: args.allow_backing, ..Past::default() };
+    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false, past }
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
@@ -177,71 +164,15 @@ fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Resul
     to_json(&seen)
 }
 
-fn describe_guest(seen: &Survey, printer: &Printer) {
-    let guest = &seen.inspection.guest;
-    printer.line(&format!(
-        "guest: {}; {}; packages by {}; started by {}",
-        clean(&guest.os.pretty_name),
-        guest.architecture.as_deref().unwrap_or("unknown architecture"),
-        word(guest.package_manager),
-        word(guest.init)
-    ));
-    let image = &seen.image;
-    printer.line(&format!(
-        "image: {}, disk of {}, file of {}",
-        image.format.driver(),
-        bytes(image.virtual_bytes),
-        bytes(image.file_bytes)
-    ));
-    for (index, volume) in seen.inspection.disk.volumes.iter().enumerate() {
-        let name = crate::inspect::layout::volume_name(volume);
-        let content =
-            volume.superblock.as_ref().map_or("nothing known", |superblock| superblock.content.name());
-        let layout = &seen.inspection.layout;
-        let places =
-            std::iter::once(&layout.root).chain(&layout.others).filter(|place| place.volume == index);
-        let points: Vec<String> = places
-            .map(|place| {
-                place.subvolume.as_ref().map_or_else(
-                    || place.point.display().to_string(),
-                    |name| format!("{} (subvolume {name})", place.point.display()),
-                )
-            })
-            .collect();
-        printer.line(&format!(
-            "  {name:<14} {content:<8} {:>12}  {}",
-            bytes(volume.length),
-            clean(&points.join(", "))
-        ));
-    }
-    for report in seen.operations.iter().filter(|report| !report.files.is_empty() || !report.notes.is_empty())
-    {
-        printer.line(&format!("{}: {}", printer.paint(&report.name, "1"), intention(report)));
-        printer.notes(report);
-        for file in &report.files {
-            let verb = format!("{:?}", file.action).to_lowercase();
-            printer.line(&format!(
-                "    {verb:<9} {:>12}  {}",
-                bytes(file.bytes),
-                file.path.to_string_lossy().escape_debug()
-            ));
-        }
-    }
-}
-
-/// The name of a plain value as the JSON has it.
-fn word(value: Option<impl serde::Serialize>) -> String {
-    let text = value
-        .and_then(|value| serde_json::to_value(value).ok())
-        .and_then(|value| value.as_str().map(str::to_owned));
-    text.unwrap_or_else(|| "something unknown".into())
-}
-
 fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     let catalogue = catalogue(&args.catalogue)?;
     each(&args.images, printer, |image, printer| {
+        let target = target(image, &args.image);
         let verdict =
-            verify(&target(image, &args.image), &catalogue, printer).map_err(|error| about(image, error))?;
+            if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
+        let verdict = verdict.map_err(|error| about(image, error))?;
+        printer.end_progress();
+        verdict.erasure.iter().for_each(|erasure| describe_erasure(erasure, printer));
         if verdict.digest_matches == Some(false) {
             printer
                 .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
@@ -251,10 +182,17 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
                 printer.line(&format!("    {}: {}", report.name, file.path.to_string_lossy().escape_debug()));
             }
         }
-        let word = if verdict.sealed {
-            printer.paint("sealed", "32;1")
+        let (good, bad) = if args.residue {
+            ("nothing deleted can be read back", "deleted data can be read back")
         } else {
-            printer.paint("not sealed any more", "31;1")
+            ("sealed", "not sealed any more")
+        };
+        let unproven =
+            args.residue && verdict.erasure.as_ref().is_some_and(|e| e.unproven().next().is_some());
+        let word = match (verdict.sealed, unproven) {
+            (false, _) => printer.paint(bad, "31;1"),
+            (true, true) => printer.paint("not proven", "31;1"),
+            (true, false) => printer.paint(good, "32;1"),
         };
         if !verdict.unsure.is_empty() {
             printer.line(&format!(
@@ -263,7 +201,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             ));
         }
         printer.line(&format!("{}: {word}", image.display()));
-        let exit = if verdict.sealed { Exit::Done } else { Exit::from(ErrorKind::Found) };
+        let exit = if verdict.sealed && !unproven { Exit::Done } else { Exit::from(ErrorKind::Found) };
         to_json(&verdict).map(|(_, value)| (exit, value))
     })
 }

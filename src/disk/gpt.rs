@@ -201,7 +201,14 @@ fn table(header: &Header, bytes: u64, mut warnings: Vec<String>) -> Result<Parti
         return Err(lie(format!("the GPT has more than {MAX_PARTITIONS} partitions")));
     }
     check_overlap(extents)?;
+    // Each copy of the table is its header and as many sectors of entries beside it.
+    let copy = entries_last - header.entries_at + 1;
+    let other = (header.alternate.saturating_sub(copy), header.alternate.saturating_add(1 + copy));
+    let own = [(0, header.first_usable), (header.last_usable + 1, u64::MAX), other];
     Ok(PartitionTable {
+        own: own
+            .map(|(first, end)| (first.saturating_mul(sector), end.saturating_mul(sector).min(bytes)))
+            .into(),
         kind: TableKind::Gpt,
         sector_size: header.sector_size,
         id: header.disk.clone().unwrap_or_default(),

@@ -97,18 +97,28 @@ pub(super) fn read<R: Read + Seek>(
     }
     check_overlap(extents)?;
     let mut warnings = Vec::new();
+    let mut own = vec![(0, 1)];
     for extended in boot.entries.into_iter().filter(|entry| entry.is_extended()) {
-        let mut chain = Chain { extended, extents: Vec::new(), warnings: Vec::new() };
+        let mut chain = Chain { extended, extents: Vec::new(), records: Vec::new(), warnings: Vec::new() };
         chain.follow(disk, &mut builder)?;
         check_overlap(chain.extents)?;
+        // Behind a break in the chain there may be partitions that somebody still knows of.
+        let first = u64::from(extended.start);
+        let broken = !chain.warnings.is_empty();
+        own.extend(broken.then_some((first, first + u64::from(extended.sectors))));
+        own.extend(chain.records.into_iter().map(|record| (record, record + 1)));
         warnings.append(&mut chain.warnings);
     }
+    let own = own.into_iter().map(|(first, end)| {
+        (first.saturating_mul(sector_size.into()), end.saturating_mul(sector_size.into()).min(bytes))
+    });
     Ok(PartitionTable {
         kind: TableKind::Mbr,
         sector_size,
         id: format!("{:08x}", boot.id),
         partitions: builder.partitions,
         warnings,
+        own: own.collect(),
     })
 }
 
@@ -144,6 +154,7 @@ impl Builder {
 struct Chain {
     extended: Entry,
     extents: Vec<Extent>,
+    records: Vec<u64>,
     warnings: Vec<String>,
 }
 
@@ -176,6 +187,7 @@ impl Chain {
             };
             let owner = format!("the boot record at sector {record}");
             self.extents.push(Extent { owner, first: record, last: record });
+            self.records.push(record);
             here = self.record(&entries(&sector), record, end, builder)?;
         }
         Ok(())

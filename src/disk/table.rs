@@ -60,6 +60,9 @@ pub struct PartitionTable {
     pub partitions: Vec<Partition>,
     /// What is odd about it, each a sentence.
     pub warnings: Vec<String>,
+    /// Where the table itself is: first byte, and the one behind the last.
+    #[serde(skip)]
+    pub own: Vec<(u64, u64)>,
 }
 
 /// The kernel shows no more partitions than this (`DISK_MAX_PARTS`).

@@ -80,7 +80,8 @@ impl Extents {
     pub fn gaps(&self, start: u64, end: u64) -> Self {
         let mut at = start;
         let mut gaps = Vec::new();
-        for extent in self.iter().skip_while(|extent| extent.end() <= start) {
+        let from = self.0.partition_point(|extent| extent.end() <= start);
+        for extent in self.0[from..].iter().copied() {
             if extent.start >= end {
                 break;
             }
@@ -100,7 +101,31 @@ impl Extents {
     pub fn within(&self, start: u64, end: u64) -> Self {
         let from = self.0.partition_point(|extent| extent.end() <= start);
         let cut = |extent: &Extent| Extent::between(extent.start.max(start), extent.end().min(end));
-        Self(self.0[from..].iter().take_while(|extent| extent.start < end).map(cut).collect())
+        let inside = self.0[from..].iter().take_while(|extent| extent.start < end);
+        Self(inside.map(cut).filter(|extent| extent.length > 0).collect())
+    }
+
+    /// What of them lies in none of `others`.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        Self(self.iter().flat_map(|extent| others.gaps(extent.start, extent.end()).0).collect())
+    }
+
+    /// What is in these and in the others.
+    #[must_use]
+    pub fn shared_with(&self, others: &Self) -> Self {
+        let (mut ours, mut theirs) = (self.iter().peekable(), others.iter().peekable());
+        let mut shared = Vec::new();
+        while let (Some(one), Some(other)) = (ours.peek(), theirs.peek()) {
+            let both = Extent::between(one.start.max(other.start), one.end().min(other.end()));
+            shared.extend((both.length > 0).then_some(both));
+            if one.end() < other.end() {
+                ours.next();
+            } else {
+                theirs.next();
+            }
+        }
+        Self(shared)
     }
 
     /// The same, `distance` bytes further on.
@@ -140,11 +165,27 @@ mod tests {
         ) {
             let (all, end) = (extents(&pairs), start + length);
             let (inside, gaps) = (all.within(start, end), all.gaps(start, end));
+            let whole = extents(&[(start, length)]);
+            prop_assert_eq!(&whole.without(&all), &gaps);
+            prop_assert_eq!(&whole.without(&gaps), &inside);
             prop_assert_eq!(inside.bytes() + gaps.bytes(), length);
             let has = |extents: &Extents, byte| extents.iter().any(|e| e.start <= byte && byte < e.end());
             for byte in start..end {
                 let wanted = pairs.iter().any(|(s, l)| *s <= byte && byte < s + l);
                 prop_assert_eq!((has(&inside, byte), has(&gaps, byte)), (wanted, !wanted));
+            }
+        }
+
+        #[test]
+        fn what_two_share_is_in_both(
+            ours in proptest::collection::vec((0u64..100, 0u64..20), 0..20),
+            theirs in proptest::collection::vec((0u64..100, 0u64..20), 0..20),
+        ) {
+            let shared = extents(&ours).shared_with(&extents(&theirs));
+            let has = |pairs: &[(u64, u64)], byte| pairs.iter().any(|(s, l)| *s <= byte && byte < s + l);
+            for byte in 0..120 {
+                let found = shared.iter().any(|e| e.start <= byte && byte < e.end());
+                prop_assert_eq!(found, has(&ours, byte) && has(&theirs, byte));
             }
         }
     }

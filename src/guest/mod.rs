@@ -299,7 +299,7 @@ impl GuestRoot {
     }
 
     /// Opens a regular file that is no link. Nothing else is even opened: a FIFO would wait, a device might act.
-    fn open_file(&self, path: &Path) -> Result<Option<OwnedFd>> {
+    pub(crate) fn open_file(&self, path: &Path) -> Result<Option<OwnedFd>> {
         if self.lookup(path)?.is_none_or(|entry| entry.kind != FileKind::File) {
             return Ok(None);
         }

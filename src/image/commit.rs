@@ -5,7 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::backing::Chain;
+use super::container::{self, ContainerErasure};
 use super::format::Format;
 use super::identity::{Identity, ImageIdentity, Stamp};
 use super::info::{self, Image};
@@ -13,7 +16,7 @@ use super::journal::{self, Entry, Journal, beside, open_own};
 use super::lock::{LockedImage, lock_own};
 use super::nameless::{NamelessFile, folder_of};
 use super::overlay::{self, Overlay};
-use super::{qcow2, qcow2_tables};
+use super::{past, qcow2, qcow2_tables};
 use crate::error::{Context, Error, ErrorKind, Result, both};
 use crate::fault::{self, Point};
 use crate::sys::tool::Tool;
@@ -71,8 +74,12 @@ pub fn interrupted(image: &Path) -> Error {
 #[derive(Debug)]
 pub struct Pending {
     image: PathBuf,
+    /// qemu's node for the image, and where this run opened them itself what is below it.
+    node: Value,
+    _chain: Chain,
     journal: File,
     entry: Entry,
+    container: Option<ContainerErasure>,
     /// The image's stamp when the journal was made, in the run that made it.
     before: Option<Stamp>,
     /// Its stamp when it was whole.
@@ -88,7 +95,7 @@ impl Pending {
         overlay: &mut Overlay,
         mut journal: NamelessFile,
         image: &Image,
-        (record, digest): (serde_json::Value, bool),
+        (record, digest): (Value, bool),
     ) -> Result<Self> {
         if !image.is_untouched()? {
             let what = format!("{} was changed by another program meanwhile", image.path.display());
@@ -102,6 +109,7 @@ impl Pending {
             overlay: Identity::of(overlay.file())?,
             digest,
             record,
+            past: image.past,
         };
         let name = |path: PathBuf| path.file_name().unwrap_or_default().to_os_string();
         overlay.name(&name(overlay_path(&image.path)))?;
@@ -113,7 +121,16 @@ impl Pending {
             return both(Err(error), remove_both(&image.path));
         }
         let before = Stamp::of(image.lock.file()).ok();
-        Ok(Self { image: image.path.clone(), journal: journal.into_file()?, entry, before, written: None })
+        Ok(Self {
+            image: image.path.clone(),
+            node: image.node(false),
+            _chain: Chain::default(),
+            journal: journal.into_file()?,
+            entry,
+            container: None,
+            before,
+            written: None,
+        })
     }
 
     /// The commit that was interrupted on a locked image; None when there was none. Without a journal, what a killed
@@ -127,8 +144,16 @@ impl Pending {
             return Ok(None);
         };
         let Journal { entry, written, .. } = found;
-        let pending = Self { image: image.to_path_buf(), journal, entry, before: None, written };
-        pending.check(lock).map_err(|error| journal::refused(image, error))?;
+        let about = |error| journal::refused(image, error);
+        let chain = match entry.past.allow_backing {
+            true => qcow2::read_header(&mut lock.file()).and_then(|header| Chain::open(image, lock, &header)),
+            false => Ok(Chain::default()),
+        };
+        let chain = chain.map_err(about)?;
+        let node = info::over(info::node(lock.file(), image, entry.format, false, false), &chain);
+        let (image, before, container) = (image.to_path_buf(), None, None);
+        let pending = Self { image, node, _chain: chain, journal, entry, container, before, written };
+        pending.check(lock).map_err(|error| journal::refused(&pending.image, error))?;
         Ok(Some(pending))
     }
 
@@ -163,11 +188,24 @@ impl Pending {
     }
 
     /// The record that was planned, without the digest of the image; and whether it is to have one.
-    pub fn record(&self) -> (&serde_json::Value, bool) {
+    pub fn record(&self) -> (&Value, bool) {
         (&self.entry.record, self.entry.digest)
     }
 
-    /// Writes the overlay into the image, flushes it, and says so in the journal. Doing it again gives the same image.
+    /// What became of the bytes of the image's file that hold nothing of its disk. A run that was killed when all was
+    /// written has cleaned them; then they are looked at once more.
+    ///
+    /// # Errors
+    /// When the image cannot be read.
+    pub fn container(&self, lock: &LockedImage) -> Result<Option<ContainerErasure>> {
+        match &self.container {
+            _ if self.entry.past.keep_unreferenced => Ok(None),
+            Some(container) => Ok(Some(container.clone())),
+            None => container::clean_before(lock.file(), self.entry.format).map(Some),
+        }
+    }
+
+    /// Writes the overlay into the image, takes what it holds besides its disk out of its file, flushes it, and says so in the journal. Doing it again gives the same image.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`]: the image may be half written, and the journal stays. Any other kind: this commit had
@@ -188,17 +226,24 @@ impl Pending {
     fn write_once(&mut self, lock: &LockedImage) -> Result<()> {
         let overlay = overlay_path(&self.image);
         let path = overlay.to_str().ok_or_else(|| Error::unsupported("the image's path is no UTF-8"))?;
-        let image = info::node(lock.file(), &self.image, self.entry.format, false, false);
-        let node = overlay::node(path, &image);
+        if self.entry.past.drop_snapshots {
+            past::drop_from(lock.file(), &self.node)?;
+        }
+        fault::point(Point::SnapshotsDropped)?;
+        let node = overlay::node(path, &self.node);
         let commit = Tool::find("qemu-img")?.spawn().args(["commit", "-q", "-d", "-t", "writeback"]);
         let (exit, _) = commit.arg(format!("json:{node}")).output(1 << 16)?;
         exit.success_without_complaint(&[])?;
         if self.before.is_none() && self.entry.format == Format::Qcow2 {
             // A commit that was killed may have taken clusters that nothing refers to.
             let check = Tool::find("qemu-img")?.spawn().args(["check", "-q", "-r", "leaks"]);
-            check.arg(format!("json:{image}")).output(1 << 20)?.0.success()?;
+            check.arg(format!("json:{}", self.node)).output(1 << 20)?.0.success()?;
         }
         fault::point(Point::ImageWritten)?;
+        if !self.entry.past.keep_unreferenced {
+            self.container = Some(container::clean(lock.file(), self.entry.format)?);
+        }
+        fault::point(Point::ContainerCleaned)?;
         lock.file().sync_all().context(|| format!("cannot flush {}", self.image.display()))?;
         fault::point(Point::ImageFlushed)?;
         let stamp = Stamp::of(lock.file()).context(|| "cannot examine the image")?;
@@ -283,6 +328,23 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .context(|| format!("cannot flush the folder {}", folder.display()))
 }
 
+/// Takes out of an image that was written in place what it holds besides its disk: what the user wants dropped of its
+/// past, and what nothing in its file refers to.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn clean_in_place(image: &Image) -> Result<Option<ContainerErasure>> {
+    if image.past.drop_snapshots {
+        past::drop_from(image.lock.file(), &image.node(false))?;
+    }
+    fault::point(Point::SnapshotsDropped)?;
+    let clean = !image.past.keep_unreferenced;
+    let container = clean.then(|| container::clean(image.lock.file(), image.format)).transpose()?;
+    fault::point(Point::ContainerCleaned)?;
+    image.lock.file().sync_all().context(|| format!("cannot flush {}", image.path.display()))?;
+    Ok(container)
+}
+
 /// Writes overlay and image together into a new file, which gets its name when it is whole.
 ///
 /// # Errors
@@ -292,7 +354,7 @@ pub fn into_new_file(
     image: &Image,
     output: &NamelessFile,
     plan: &CommitMode,
-) -> Result<()> {
+) -> Result<Option<ContainerErasure>> {
     let CommitMode::Output { path, format, compress } = plan else {
         return Err(Error::failed("no new file is planned"));
     };
@@ -305,5 +367,7 @@ pub fn into_new_file(
         convert.arg(format!("json:{}", overlay.node(image))).arg(output.path()).output(1 << 16)?;
     exit.success_without_complaint(&[])
         .map_err(|error| Error::failed(format!("cannot write {}", path.display())).caused_by(error))?;
-    fault::point(Point::OutputWritten)
+    fault::point(Point::OutputWritten)?;
+    let clean = !image.past.keep_unreferenced;
+    clean.then(|| container::clean_new(output.file(), format)).transpose()
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -57,7 +57,14 @@ impl Identity {
     /// # Errors
     /// When it cannot be examined.
     pub fn of(file: &File) -> Result<Self> {
-        let metadata = file.metadata().context(|| "cannot examine a file")?;
+        Self::by(&file.metadata().context(|| "cannot examine a file")?)
+    }
+
+    /// Of a file that need not be open.
+    ///
+    /// # Errors
+    /// When this boot of the host cannot be told.
+    pub(super) fn by(metadata: &Metadata) -> Result<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context(|| "cannot tell this boot of the host from others")?;
         let (device, inode) = match metadata.file_type().is_block_device() {

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::backing::Chain;
 use super::commit;
 use super::format::{Format, HEAD_BYTES, detect};
 use super::identity::Stamp;
 use super::lock::{LockedImage, Use};
-use super::{qcow2, qcow2_tables, vmdk};
+use super::past::{self, Past};
+use super::qcow2::{self, Header};
+use super::{qcow2_tables, vmdk};
 use crate::error::{Context, Error, Result};
 use crate::sys::tool::Tool;
 
@@ -33,6 +36,10 @@ pub struct Image {
     pub file_bytes: u64,
     /// The lock, held until this is dropped.
     pub lock: LockedImage,
+    /// What is below it, held as long.
+    pub(super) chain: Chain,
+    /// What of its past it has, and the user said of it.
+    pub(super) past: Past,
     stamp: Stamp,
 }
 
@@ -48,34 +55,46 @@ pub struct ImageFacts {
     pub virtual_bytes: u64,
     /// Length of the file in bytes.
     pub file_bytes: u64,
+    /// What sealing leaves of the guest's past, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<String>,
 }
 
 impl Image {
-    /// Opens, locks and examines an image.
+    /// Opens, locks and examines an image; `past` says what is to become of what it has besides its disk.
     ///
     /// # Errors
-    /// When it is missing, busy (unless it is only looked at), damaged, or has what guestseal does not work on: a backing file, an external data
-    /// file, internal snapshots, encryption.
-    pub fn open(path: &Path, format: Option<Format>, usage: Use) -> Result<Self> {
+    /// When it is missing, busy (unless it is only looked at), damaged, or has what guestseal does not work on: an
+    /// external data file, encryption, and what `past` says nothing about.
+    pub fn open(path: &Path, format: Option<Format>, usage: Use, past: Past) -> Result<Self> {
         let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
         let lock = LockedImage::open(&path, usage)?;
         // Only now: while another run commits, the image is in use, and not interrupted.
         if lock.moving().is_none() {
             commit::refuse_interrupted(&path)?;
         }
-        let read = Self::read(&path, format, usage, &lock);
-        let (format, virtual_bytes, file_bytes) = read.map_err(|error| lock.blame(error))?;
+        let read = Self::read(path, format, usage, &lock, past);
+        let Parts { path, format, virtual_bytes, file_bytes, chain, past } =
+            read.map_err(|error| lock.blame(error))?;
         let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
-        Ok(Self { path, format, virtual_bytes, file_bytes, lock, stamp })
+        let image = Self { path, format, virtual_bytes, file_bytes, lock, chain, past, stamp };
+        if past.drop_snapshots && matches!(usage, Use::Commit | Use::Write) {
+            // The lock that this run has may be one that qemu would not go with.
+            past::check_droppable(&over(
+                node(image.lock.file(), &image.path, format, true, false),
+                &image.chain,
+            ))?;
+        }
+        Ok(image)
     }
 
-    /// Its format, and the lengths of the disk and of the file.
     fn read(
-        path: &Path,
+        path: PathBuf,
         format: Option<Format>,
         usage: Use,
         lock: &LockedImage,
-    ) -> Result<(Format, u64, u64)> {
+        mut past: Past,
+    ) -> Result<Parts> {
         let mut file = lock.file();
         let mut head = Vec::new();
         file.take(HEAD_BYTES as u64)
@@ -89,9 +108,13 @@ impl Image {
         }
         let about = |error: Error| error.within(format!("cannot work on {}", path.display()));
         let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
+        let mut header = Header::default();
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),
-            Format::Qcow2 => check_qcow2(file, lock.moving().is_some()),
+            Format::Qcow2 => check_qcow2(file, lock.moving().is_some(), past).map(|read| {
+                header = read;
+                header.virtual_bytes
+            }),
             Format::Vmdk => {
                 let will_write = matches!(usage, Use::Commit | Use::Write);
                 vmdk::check(file, &head, will_write).and_then(|()| ask_qemu(lock, format))
@@ -99,13 +122,25 @@ impl Image {
             Format::Vdi | Format::Vhdx => ask_qemu(lock, format),
         }
         .map_err(about)?;
-        Ok((format, virtual_bytes, file_bytes))
+        let chain = Chain::open(&path, lock, &header).map_err(about)?;
+        past.drop_snapshots &= header.snapshots > 0 || header.bitmaps;
+        past.allow_backing &= !chain.is_empty();
+        past.flatten &= !chain.is_empty();
+        Ok(Parts { path, format, virtual_bytes, file_bytes, chain, past })
     }
 
-    /// qemu's node for the image itself. It has no backing file, whatever its header says by the time qemu reads it.
+    /// qemu's node for the image itself. Below it is what was checked, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
-        let locking = read_only && self.lock.moving().is_none();
-        node(self.lock.file(), &self.path, self.format, read_only, locking)
+        let locking = read_only && self.lock.moving().is_none() && !self.lock.writes();
+        over(node(self.lock.file(), &self.path, self.format, read_only, locking), &self.chain)
+    }
+
+    /// What sealing leaves of the guest's past, a sentence each.
+    pub fn holds(&self) -> Vec<String> {
+        let still =
+            |name| format!("the backing file {name} still holds what was deleted from the image above it");
+        let names = self.past.allow_backing.then(|| self.chain.names().map(still));
+        names.into_iter().flatten().collect()
     }
 
     /// Whether nobody wrote to the file since it was opened.
@@ -129,12 +164,42 @@ impl Image {
         Ok(metadata.permissions().mode() & 0o777)
     }
 
+    /// The unit in which it keeps data, in bytes: what is erased in whole units is gone from the file as well.
+    ///
+    /// # Errors
+    /// When its header cannot be read any more.
+    pub fn cluster_bytes(&self) -> Result<u64> {
+        match self.format {
+            Format::Qcow2 => Ok(qcow2::read_header(&mut self.lock.file())?.cluster_bytes),
+            Format::Raw => Ok(4096),
+            Format::Vmdk | Format::Vdi | Format::Vhdx => Ok(1 << 20),
+        }
+    }
+
     /// What is reported of it.
     pub fn facts(&self) -> ImageFacts {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Self { format, virtual_bytes, file_bytes, .. } = *self;
-        ImageFacts { name, format, virtual_bytes, file_bytes }
+        ImageFacts { name, format, virtual_bytes, file_bytes, holds: self.holds() }
     }
+}
+
+/// What is read of an image that is being opened.
+struct Parts {
+    path: PathBuf,
+    format: Format,
+    virtual_bytes: u64,
+    file_bytes: u64,
+    chain: Chain,
+    past: Past,
+}
+
+/// The node of an image, over what is below it.
+pub(super) fn over(mut node: Value, chain: &Chain) -> Value {
+    if !chain.is_empty() {
+        node["backing"] = chain.node();
+    }
+    node
 }
 
 /// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. qemu does not
@@ -157,43 +222,21 @@ pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, lo
     node
 }
 
-/// Checks that a qcow2 image is whole and has nothing that guestseal does not work on; gives the length of its disk.
+/// Checks that a qcow2 image is whole and has nothing that guestseal does not work on, or that `past` says nothing about.
 /// While somebody has the image open (`moving`), its header may say that it was not closed: it was not yet.
 ///
 /// # Errors
 /// When it cannot be read, is damaged, or is refused.
-pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool) -> Result<u64> {
+pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool, past: Past) -> Result<Header> {
     let header = qcow2::read_header(&mut file)?;
+    past.check(&header)?;
     let refuse = |what: String, hint: &str| Err(Error::unsupported(what).hint(hint));
-    if let Some(backing) = header.backing_file {
-        let hint = "what is deleted from a clone stays readable in its backing file; make it one whole image first: qemu-img convert -O qcow2 OLD NEW.qcow2";
-        return refuse(format!("the image is a thin layer over the backing file {backing:?}"), hint);
-    }
-    if header.external_data {
-        return refuse(
-            "the guest's data is in an external data file".into(),
-            "make it one image first: qemu-img convert -O qcow2 OLD NEW.qcow2",
-        );
-    }
-    if header.encrypted {
-        return refuse("the image is encrypted".into(), "decrypt it first with qemu-img convert");
-    }
-    if header.snapshots > 0 {
-        let what = format!(
-            "the image holds {} internal snapshots, in which everything deleted stays readable",
-            header.snapshots
-        );
-        return refuse(
-            what,
-            "delete them first: qemu-img snapshot -l IMAGE, qemu-img snapshot -d NAME IMAGE",
-        );
-    }
     if header.corrupt || (header.dirty && !moving) {
         let what = if header.corrupt { "is marked as corrupt" } else { "was not closed properly" };
         return refuse(format!("the image {what}"), "repair it first: qemu-img check -r all IMAGE");
     }
     qcow2_tables::check(&mut file)?;
-    Ok(header.virtual_bytes)
+    Ok(header)
 }
 
 /// The length of the disk, for formats whose headers guestseal does not read itself.

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::format::Format;
 use super::identity::{Identity, ImageIdentity, Stamp, hexadecimal};
+use super::past::Past;
 use crate::error::{Context, Error, Result};
 
 /// The most that is read of a journal; it holds the record.
@@ -39,6 +40,9 @@ pub struct Entry {
     pub digest: bool,
     /// The record of the sealing, but for that digest.
     pub record: Value,
+    /// What becomes of the image's past.
+    #[serde(default, skip_serializing_if = "Past::is_refused")]
+    pub past: Past,
 }
 
 /// A journal that was read.
@@ -205,7 +209,14 @@ mod tests {
     fn entry() -> Entry {
         let file = Identity { device: 1, inode: 2, boot: "b".into() };
         let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into() };
-        Entry { image, format: Format::Raw, overlay: file, digest: true, record: json!({"a": [1]}) }
+        Entry {
+            image,
+            format: Format::Raw,
+            overlay: file,
+            digest: true,
+            record: json!({"a": [1]}),
+            past: Past::default(),
+        }
     }
 
     #[test]
@@ -215,6 +226,16 @@ mod tests {
         assert_eq!(journal, Journal { entry: entry(), written: None, bytes: text.len() as u64 });
         text.extend(written_line(STAMP).bytes());
         assert_eq!(Journal::parse(&text).unwrap().written, Some(STAMP));
+    }
+
+    #[test]
+    fn what_becomes_of_the_past_is_read_where_it_is_said() {
+        let past = Past { drop_snapshots: true, ..Past::default() };
+        let said = Entry { past, ..entry() }.print().unwrap();
+        assert_eq!(Journal::parse(&said).unwrap().entry.past, past);
+        // As a guestseal that knew nothing of it wrote it.
+        let text = String::from_utf8(entry().print().unwrap()).unwrap();
+        assert!(!text.contains("past"), "{text}");
     }
 
     #[test]

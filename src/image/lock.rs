@@ -64,6 +64,7 @@ impl Conflict {
 pub struct LockedImage {
     file: File,
     moving: Option<String>,
+    writes: bool,
 }
 
 impl LockedImage {
@@ -80,7 +81,7 @@ impl LockedImage {
             return Err(Error::usage(format!("{} is {what}, not an image", path.display())));
         }
         let (file, claimed) = open(path, usage, kind.is_block_device())?;
-        let image = Self { file, moving: None };
+        let image = Self { file, moving: None, writes: usage == Use::Write };
         let conflict = match claimed {
             None => image.lock(path, usage)?,
             conflict => conflict,
@@ -98,6 +99,11 @@ impl LockedImage {
     /// Who changes the image while it is looked at.
     pub fn moving(&self) -> Option<&str> {
         self.moving.as_deref()
+    }
+
+    /// Whether this process itself holds it for writing from start to end.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     /// The same failure, which may be due to somebody who changes the image meanwhile.

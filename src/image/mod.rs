@@ -1,13 +1,18 @@
 //! Image files: format, header, locks, the working overlay and the commit. Touches the image's folder and qemu-img.
 
+pub mod backing;
 pub mod commit;
+pub mod container;
 pub mod format;
 pub mod identity;
 pub mod info;
 pub mod journal;
+pub mod live;
 pub mod lock;
 pub mod nameless;
 pub mod overlay;
+pub mod past;
 pub mod qcow2;
+mod qcow2_geometry;
 pub mod qcow2_tables;
 pub mod vmdk;

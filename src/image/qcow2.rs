@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::qcow2_tables::L1_LIMIT;
+use super::qcow2_geometry::L1_LIMIT;
 use crate::error::{Context, Error, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
@@ -13,6 +13,8 @@ pub const CLUSTER: u64 = 65536;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+/// The bit of the autoclear features that says that the bitmaps are in force.
+const AUTOCLEAR_BITMAPS: u64 = 1;
 /// guestseal's own header extension: which image an overlay is for. Programs skip extensions that they do not know.
 const EXTENSION_MARK: u32 = 0x6773_6c31;
 /// Length of its data in bytes.
@@ -37,8 +39,12 @@ pub struct Header {
     pub dirty: bool,
     /// Whether qemu marked it as corrupt.
     pub corrupt: bool,
-    /// Whether it has persistent bitmaps.
+    /// Whether it has persistent bitmaps that are in force.
     pub bitmaps: bool,
+    /// The backing file's format, as written.
+    pub backing_format: Option<String>,
+    /// The bytes of the first cluster that mean something: from, to.
+    pub head: Vec<(u64, u64)>,
     /// Of an overlay that guestseal made: the inode number of its image.
     pub mark: Option<u64>,
 }
@@ -90,6 +96,7 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
         ..Header::default()
     };
     let (name_at, name_length) = (be64(&bytes, 8), be32(&bytes, 16));
+    let extensions_end = if name_at < header_length { header.cluster_bytes } else { name_at };
     if name_at != 0 {
         // 1023 is the longest name the specification allows.
         if name_length > 1023 || name_at > header.cluster_bytes {
@@ -105,16 +112,23 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
     if version == 3 && zstd != (incompatible & 8 != 0) {
         return Err(lies("its type of compression makes no sense"));
     }
-    let mut extension = |kind| {
-        extension_at(image, header_length, header.cluster_bytes, kind)
-            .map_err(|error| lies("the file ends within it").caused_by(error))
-    };
-    header.bitmaps = extension(EXTENSION_BITMAPS)?.is_some();
-    if let Some((at, length)) = extension(EXTENSION_MARK)?
+    let cut = |error: std::io::Error| lies("the file ends within it").caused_by(error);
+    let extensions =
+        extensions(image, header_length, extensions_end.min(header.cluster_bytes)).map_err(cut)?;
+    let extension = |kind| extensions.found.iter().find(|found| found.0 == kind).map(|found| found.1);
+    header.head = vec![(0, extensions.end), (name_at, name_at + u64::from(name_length))];
+    // Without the bit a program that knows no bitmaps has written the image, and they say nothing any more.
+    header.bitmaps =
+        version == 3 && be64(&bytes, 88) & AUTOCLEAR_BITMAPS != 0 && extension(EXTENSION_BITMAPS).is_some();
+    if let Some((at, length)) = extension(EXTENSION_BACKING_FORMAT) {
+        // qemu itself takes no longer name than this.
+        let name = read_at(image, at, length.min(15)).map_err(cut)?;
+        header.backing_format = Some(String::from_utf8_lossy(&name).into_owned());
+    }
+    if let Some((at, length)) = extension(EXTENSION_MARK)
         && length == length32(MARK_BYTES)?
     {
-        let mark =
-            read_at(image, at, length).map_err(|error| lies("the file ends within it").caused_by(error))?;
+        let mark = read_at(image, at, length).map_err(cut)?;
         header.mark = Some(be64(&mark, 0));
     }
     Ok(header)
@@ -127,24 +141,29 @@ fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u32) -> std::io::Resu
     Ok(bytes)
 }
 
-/// Where the data of a header extension begins, and its length.
-fn extension_at<R: Read + Seek>(
-    image: &mut R,
-    from: u64,
+/// The header extensions that matter here.
+struct Extensions {
+    /// The first of each kind: kind, where its data begins, and the length of that.
+    found: Vec<(u32, (u64, u32))>,
+    /// Where their list ends.
     end: u64,
-    wanted: u32,
-) -> std::io::Result<Option<(u64, u32)>> {
-    let mut at = from;
+}
+
+fn extensions<R: Read + Seek>(image: &mut R, from: u64, end: u64) -> std::io::Result<Extensions> {
+    const KNOWN: [u32; 3] = [EXTENSION_BACKING_FORMAT, EXTENSION_BITMAPS, EXTENSION_MARK];
+    let (mut at, mut found) = (from, Vec::<(u32, (u64, u32))>::new());
     while at + 8 <= end {
         let head = read_at(image, at, 8)?;
         let (kind, length) = (be32(&head, 0), be32(&head, 4));
-        match kind {
-            0 => return Ok(None),
-            _ if kind == wanted => return Ok(Some((at + 8, length))),
-            _ => at += 8 + u64::from(length).next_multiple_of(8),
+        if kind == 0 {
+            return Ok(Extensions { found, end: at + 8 });
         }
+        if KNOWN.contains(&kind) && found.iter().all(|other| other.0 != kind) {
+            found.push((kind, (at + 8, length)));
+        }
+        at += 8 + u64::from(length).next_multiple_of(8);
     }
-    Ok(None)
+    Ok(Extensions { found, end: at.min(end).max(from) })
 }
 
 /// Which of the first clusters of its disk an overlay of guestseal holds itself.

@@ -3,16 +3,12 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
-use super::qcow2::{be32, be64};
+use super::qcow2::be64;
+use super::qcow2_geometry::{Geometry, Place, cut, damaged, read_at};
 use crate::error::{Context, Error, Result};
 
-/// The most bytes of an L1 table and of a refcount table, by qemu's own bounds.
-pub(super) const L1_LIMIT: u64 = 32 << 20;
-const REFCOUNTS_LIMIT: u64 = 8 << 20;
-/// The bits of a table entry that hold an offset.
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-const COMPRESSED: u64 = 1 << 62;
 /// The most words of 64 clusters that may be in use: 32 TiB in clusters of 64 KiB that lie side by side.
 const WORDS_LIMIT: usize = 8 << 20;
 
@@ -22,82 +18,47 @@ const WORDS_LIMIT: usize = 8 << 20;
 /// # Errors
 /// When it cannot be read, or something is missing or impossible.
 pub fn check<R: Read + Seek>(image: &mut R) -> Result<()> {
-    let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
-    let mut tables = Tables::read(image, end)?;
-    tables.counts(image)?;
-    tables.clusters(image)?;
-    tables.all_counted(image)
+    Tables::checked(image).map(drop)
 }
 
-fn cut() -> Error {
-    Error::failed("the image is cut off").hint("copy it again; qemu-img check tells more")
-}
-
-fn damaged(what: &str) -> Error {
-    Error::unsupported(format!("the image is damaged: {what}"))
-        .hint("repair it first, on a copy: qemu-img check -r all IMAGE")
-}
-
-struct Tables {
-    end: u64,
-    cluster_bits: u32,
-    /// Bytes of an L2 entry.
-    entry: u64,
-    l1_at: u64,
-    l1_entries: u64,
-    counts_at: u64,
-    counts_length: u64,
-    /// The power of two that is the width of a count in bits.
-    count_order: u32,
+/// An image of which every table was checked, and what they name.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) geometry: Geometry,
     /// Where the blocks of counts are.
     blocks: Vec<u64>,
     used: Clusters,
     /// Clusters with compressed data, of which several share one.
     shared: Clusters,
+    /// Clusters in use of which no byte is one of the disk.
+    idle: Clusters,
 }
 
 impl Tables {
-    fn read<R: Read + Seek>(image: &mut R, end: u64) -> Result<Self> {
-        let head = read_at(image, 0, 104).map_err(|error| cut().caused_by(error))?;
-        let version3 = be32(&head, 4) == 3;
-        let extended = version3 && be64(&head, 72) & 16 != 0;
-        let mut tables = Self {
-            end,
-            cluster_bits: be32(&head, 20),
-            entry: if extended { 16 } else { 8 },
-            l1_at: be64(&head, 40),
-            l1_entries: be32(&head, 36).into(),
-            counts_at: be64(&head, 48),
-            counts_length: u64::from(be32(&head, 56)),
-            count_order: if version3 { be32(&head, 96) } else { 4 },
-            blocks: Vec::new(),
-            used: Clusters::default(),
-            shared: Clusters::default(),
-        };
-        tables.counts_length = tables.counts_length.saturating_mul(tables.cluster());
-        let covered = (tables.cluster() / tables.entry).saturating_mul(tables.cluster());
-        let needed = be64(&head, 24).div_ceil(covered);
-        if needed > tables.l1_entries {
-            return Err(damaged("its table is too small for its disk"));
-        }
-        // What is beyond the disk, a larger one of earlier times left.
-        tables.l1_entries = needed;
-        if needed * 8 > L1_LIMIT || tables.counts_length > REFCOUNTS_LIMIT || tables.count_order > 6 {
-            return Err(damaged("its tables are larger than qemu takes"));
-        }
+    /// Reads and checks them all, as [`check`] does.
+    pub(super) fn checked<R: Read + Seek>(image: &mut R) -> Result<Self> {
+        let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
+        let geometry = Geometry::read(image, end)?;
+        let (blocks, [used, shared, idle]) = (Vec::new(), [(); 3].map(|()| Clusters::default()));
+        let mut tables = Self { geometry, blocks, used, shared, idle };
         tables.claim(0, 104)?;
-        tables.claim(tables.l1_at, needed * 8)?;
-        tables.claim(tables.counts_at, tables.counts_length)?;
+        tables.claim(geometry.l1_at, geometry.l1_entries * 8)?;
+        tables.claim(geometry.counts_at, geometry.counts_length)?;
+        tables.counts(image)?;
+        geometry.visit(image, |_, place| tables.take(place))?;
+        // What a larger disk left is worth keeping where nothing of this one is.
+        for (_, at) in geometry.l1(image, geometry.l1_needed, geometry.l1_entries)? {
+            if tables.may_claim(at) {
+                tables.claim(at, geometry.cluster())?;
+            }
+        }
+        tables.all_counted(image)?;
         Ok(tables)
-    }
-
-    fn cluster(&self) -> u64 {
-        1 << self.cluster_bits
     }
 
     /// Takes a part of the file for a table, which must begin with a cluster, be there and be its own.
     fn claim(&mut self, at: u64, length: u64) -> Result<()> {
-        if at.checked_add(length).is_none_or(|last| last > self.end) {
+        if at.checked_add(length).is_none_or(|last| last > self.geometry.end) {
             return Err(cut());
         }
         self.claim_beginning(at, length)
@@ -105,13 +66,13 @@ impl Tables {
 
     /// The same for what may end behind the end of the file, as the last cluster of data may.
     fn claim_beginning(&mut self, at: u64, length: u64) -> Result<()> {
-        if at >= self.end {
+        if at >= self.geometry.end {
             return Err(cut());
         }
-        if !at.is_multiple_of(self.cluster()) {
+        if !at.is_multiple_of(self.geometry.cluster()) {
             return Err(damaged("a table or cluster begins within another"));
         }
-        for cluster in at >> self.cluster_bits..(at + length).div_ceil(self.cluster()) {
+        for cluster in self.clusters_of(at, at.saturating_add(length)) {
             if !self.used.insert(cluster)? {
                 return Err(damaged("two of its tables or clusters lie on one another"));
             }
@@ -119,49 +80,81 @@ impl Tables {
         Ok(())
     }
 
+    /// Whether a cluster that is taken for a table would be one of its own.
+    fn may_claim(&self, at: u64) -> bool {
+        let Geometry { cluster_bits, end, .. } = self.geometry;
+        let inside = at.checked_add(self.geometry.cluster()).is_some_and(|last| last <= end);
+        let number = at >> cluster_bits;
+        let free = !self.used.has(number) && !self.shared.has(number);
+        inside && free && at.is_multiple_of(self.geometry.cluster())
+    }
+
+    /// The numbers of the clusters that hold the bytes from `start` up to `end`.
+    fn clusters_of(&self, start: u64, end: u64) -> Range<u64> {
+        start >> self.geometry.cluster_bits..end.div_ceil(self.geometry.cluster())
+    }
+
     /// Where the counts are.
     fn counts<R: Read + Seek>(&mut self, image: &mut R) -> Result<()> {
-        let table =
-            read_at(image, self.counts_at, self.counts_length).map_err(|error| cut().caused_by(error))?;
+        let Geometry { counts_at, counts_length, .. } = self.geometry;
+        let table = read_at(image, counts_at, counts_length).map_err(|error| cut().caused_by(error))?;
         self.blocks = table.chunks_exact(8).map(|entry| be64(entry, 0) & !0x1ff).collect();
         for at in self.blocks.clone().into_iter().filter(|at| *at != 0) {
-            self.claim(at, self.cluster())?;
+            self.claim(at, self.geometry.cluster())?;
         }
         Ok(())
     }
 
-    /// Goes through the L1 and all L2 tables.
-    fn clusters<R: Read + Seek>(&mut self, image: &mut R) -> Result<()> {
-        let missing = |error: std::io::Error| cut().caused_by(error);
-        let l1 = read_at(image, self.l1_at, self.l1_entries * 8).map_err(missing)?;
-        for at in l1.chunks_exact(8).map(|entry| be64(entry, 0) & OFFSET).filter(|at| *at != 0) {
-            self.claim(at, self.cluster())?;
-            let l2 = read_at(image, at, self.cluster()).map_err(missing)?;
-            let step = usize::try_from(self.entry).unwrap_or(8);
-            for entry in l2.chunks_exact(step).map(|entry| be64(entry, 0)).filter(|entry| *entry != 0) {
-                self.cluster_at(entry)?;
+    /// Takes what a table names.
+    fn take(&mut self, place: Place) -> Result<()> {
+        match place {
+            Place::Table { at } => self.claim(at, self.geometry.cluster()),
+            Place::Cluster { at, live } => {
+                self.claim_beginning(at, self.geometry.cluster())?;
+                if live == 0 {
+                    self.idle.insert(at >> self.geometry.cluster_bits)?;
+                }
+                Ok(())
             }
+            Place::Compressed { at, .. } if at >= self.geometry.end => Err(cut()),
+            Place::Compressed { at, end } => {
+                self.clusters_of(at, end).try_for_each(|cluster| self.shared.insert(cluster).map(drop))
+            }
+            Place::Zeros => Ok(()),
         }
-        Ok(())
     }
 
-    fn cluster_at(&mut self, entry: u64) -> Result<()> {
-        if entry & COMPRESSED == 0 {
-            let at = entry & OFFSET;
-            return if at == 0 { Ok(()) } else { self.claim_beginning(at, self.cluster()) };
+    /// Whether any data is compressed.
+    pub(super) fn has_compressed(&self) -> bool {
+        !self.shared.words.is_empty()
+    }
+
+    /// The clusters with compressed data, each from its first byte on, in order.
+    pub(super) fn compressed(&self) -> Vec<u64> {
+        let words = sorted(self.shared.words.iter());
+        words.into_iter().flat_map(numbers).map(|number| number << self.geometry.cluster_bits).collect()
+    }
+
+    /// The stretches of the file, in order, of which no byte is one of the disk or of a table: whole clusters, and what
+    /// is behind the last one.
+    pub(super) fn unused(&self, mut visit: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        let (end, mut from) = (self.geometry.end, 0);
+        let mut live = sorted(self.used.words.iter().chain(&self.shared.words));
+        live.dedup_by(|next, kept| {
+            kept.1 |= if next.0 == kept.0 { next.1 } else { 0 };
+            next.0 == kept.0
+        });
+        for (word, bits) in &mut live {
+            *bits &= !self.idle.words.get(word).copied().unwrap_or_default();
         }
-        // The offset in bytes, and above it how many more sectors of 512 bytes the data reaches into.
-        let bits = 62 - (self.cluster_bits - 8);
-        let at = entry & ((1 << bits) - 1);
-        let sectors = (entry & (COMPRESSED - 1)) >> bits;
-        let last = (at & !511) + (sectors + 1) * 512 - 1;
-        if at >= self.end {
-            return Err(cut());
+        for number in live.into_iter().flat_map(numbers) {
+            let at = number << self.geometry.cluster_bits;
+            if at > from {
+                visit(from, at.min(end))?;
+            }
+            from = at + self.geometry.cluster();
         }
-        for cluster in at >> self.cluster_bits..=last >> self.cluster_bits {
-            self.shared.insert(cluster)?;
-        }
-        Ok(())
+        if end > from { visit(from, end) } else { Ok(()) }
     }
 
     /// Nothing that is in use may count as free: qemu would write something else there.
@@ -174,29 +167,37 @@ impl Tables {
         {
             return Err(damaged("compressed data lies on something else"));
         }
-        let mut all: Vec<(u64, u64)> =
-            self.used.words.iter().chain(&self.shared.words).map(|(word, bits)| (*word, *bits)).collect();
-        all.sort_unstable();
+        let all = sorted(self.used.words.iter().chain(&self.shared.words));
         // Counts in a block of one cluster.
-        let in_block = (self.cluster() * 8) >> self.count_order;
+        let (size, order) = (self.geometry.cluster(), self.geometry.count_order);
+        let in_block = (size * 8) >> order;
         let mut block: (u64, Vec<u8>) = (u64::MAX, Vec::new());
-        for (word, bits) in all {
-            for cluster in (0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| word * 64 + bit) {
-                let number = cluster / in_block;
-                if block.0 != number {
-                    let at = usize::try_from(number).ok().and_then(|number| self.blocks.get(number));
-                    let at = at.copied().filter(|at| *at != 0);
-                    let at = at.ok_or_else(|| damaged("a cluster in use is counted nowhere"))?;
-                    block =
-                        (number, read_at(image, at, self.cluster()).map_err(|error| cut().caused_by(error))?);
-                }
-                if is_free(&block.1, cluster % in_block, self.count_order) {
-                    return Err(damaged("a cluster in use counts as free"));
-                }
+        for cluster in all.into_iter().flat_map(numbers) {
+            let number = cluster / in_block;
+            if block.0 != number {
+                let at = usize::try_from(number).ok().and_then(|number| self.blocks.get(number));
+                let at = at.copied().filter(|at| *at != 0);
+                let at = at.ok_or_else(|| damaged("a cluster in use is counted nowhere"))?;
+                block = (number, read_at(image, at, size).map_err(|error| cut().caused_by(error))?);
+            }
+            if is_free(&block.1, cluster % in_block, order) {
+                return Err(damaged("a cluster in use counts as free"));
             }
         }
         Ok(())
     }
+}
+
+/// Words of clusters with their numbers, in order.
+fn sorted<'a>(words: impl Iterator<Item = (&'a u64, &'a u64)>) -> Vec<(u64, u64)> {
+    let mut words: Vec<_> = words.map(|(word, bits)| (*word, *bits)).collect();
+    words.sort_unstable();
+    words
+}
+
+/// The clusters of a word.
+fn numbers((word, bits): (u64, u64)) -> impl Iterator<Item = u64> {
+    (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| word * 64 + bit)
 }
 
 /// Whether the count is 0. Counts of less than a byte fill it from its lowest bit on.
@@ -212,7 +213,7 @@ fn is_free(block: &[u8], index: u64, order: u32) -> bool {
 }
 
 /// A set of clusters, 64 of them a word.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Clusters {
     words: HashMap<u64, u64>,
 }
@@ -230,18 +231,8 @@ impl Clusters {
         *word |= bit;
         Ok(new)
     }
-}
 
-fn read_at<R: Read + Seek>(image: &mut R, at: u64, length: u64) -> std::io::Result<Vec<u8>> {
-    image.seek(SeekFrom::Start(at))?;
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let mut filled = 0;
-    // The last cluster of a file may be shorter, and reads as zeros beyond its end.
-    while filled < bytes.len() {
-        match image.read(&mut bytes[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
+    fn has(&self, cluster: u64) -> bool {
+        self.words.get(&(cluster / 64)).is_some_and(|word| word >> (cluster % 64) & 1 != 0)
     }
-    Ok(bytes)
 }

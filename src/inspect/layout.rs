@@ -80,7 +80,11 @@ fn refuse_ambivalent(volume: &Volume, superblock: &Superblock) -> Result<()> {
     .hint("take away the one that is left from earlier use, with wipefs(8) on a copy"))
 }
 
-pub(super) fn check_state(volume: &Volume) -> Result<()> {
+/// Whether a filesystem can be trusted as far as its superblock tells.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] with the reason when it cannot.
+pub fn check_state(volume: &Volume) -> Result<()> {
     let Some(superblock) = volume.superblock.as_ref() else { return Ok(()) };
     let content = superblock.content;
     if superblock.needs_other_device {

@@ -7,3 +7,4 @@ pub mod guest;
 pub mod layout;
 mod mounts;
 pub mod os_release;
+pub mod swap_files;

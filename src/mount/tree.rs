@@ -13,12 +13,23 @@ use crate::guest::{FileKind, GuestRoot};
 use crate::inspect::layout::volume_name;
 use crate::mount::place::{GuestLayout, Place};
 
-/// The mounted guest. Its filesystems are unmounted in reverse order.
+/// The mounted guest.
 #[derive(Debug)]
 pub struct MountedTree {
+    // Dropped before the mounts, which an open folder would keep in use.
     root: GuestRoot,
-    mounts: Vec<Mounted>,
+    mounts: Stack,
     folder: PathBuf,
+}
+
+/// Mounts, each of which may be on the ones before it: they go in reverse order, also when they are dropped.
+#[derive(Debug)]
+struct Stack(Vec<Mounted>);
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
 }
 
 impl MountedTree {
@@ -33,7 +44,7 @@ impl MountedTree {
         folder: &Path,
         access: Access,
     ) -> Result<Self> {
-        let mut mounts = vec![mount_at(disk, &guest.root, devices, folder, access)?];
+        let mut mounts = Stack(vec![mount_at(disk, &guest.root, devices, folder, access)?]);
         let mut root = GuestRoot::open(folder)?;
         for place in &guest.others {
             let point = root.resolve(&place.point)?.filter(|entry| entry.kind == FileKind::Folder);
@@ -52,7 +63,7 @@ impl MountedTree {
             let inside = root.open_folder(&point.path)?;
             let through = PathBuf::from(format!("/proc/self/fd/{}", inside.as_raw_fd()));
             let name = folder.join(point.path.strip_prefix("/").unwrap_or(&point.path));
-            mounts.push(mount_at(disk, place, devices, &through, access)?.known_as(name));
+            mounts.0.push(mount_at(disk, place, devices, &through, access)?.known_as(name));
             root.add_mount_point(point.path);
         }
         Ok(Self { root, mounts, folder: folder.to_path_buf() })
@@ -72,9 +83,9 @@ impl MountedTree {
     ///
     /// # Errors
     /// The first unmount that fails; the others are tried all the same.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
         drop(self.root);
-        all(self.mounts.into_iter().rev().map(Mounted::close))
+        all(std::mem::take(&mut self.mounts.0).into_iter().rev().map(Mounted::close))
     }
 }
 

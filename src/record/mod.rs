@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
+use crate::image::container::ContainerErasure;
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
 use crate::repair::Repair;
@@ -49,6 +51,26 @@ impl SealRecord {
                 sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect();
         }
     }
+
+    /// Says what became of the file's own bytes; none when nothing was to be erased.
+    pub fn set_container(&mut self, container: Option<&ContainerErasure>) {
+        self.predicate.container = container.map(|container| SealedContainer {
+            bytes_nonzero: container.bytes_nonzero,
+            unexamined: container.unexamined.clone(),
+        });
+    }
+}
+
+/// What the record says of the bytes of the image file that hold nothing of its disk. How many they are depends on what
+/// an interrupted commit left, and is in the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SealedContainer {
+    /// How many of them the proof found not to be zero.
+    pub bytes_nonzero: u64,
+    /// What was not looked at, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexamined: Option<String>,
 }
 
 /// A file and its digest.
@@ -81,6 +103,9 @@ pub struct Seal {
     pub operations: Vec<SealedOperation>,
     /// What was done so that deleted data cannot be read back, and how that was proven.
     pub erasure: Erasure,
+    /// The same of the image file's own bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<SealedContainer>,
     /// nbd, fuse or loop.
     pub attached: String,
     /// What held the worker that edited the guest; older records do not say.
@@ -88,16 +113,6 @@ pub struct Seal {
     pub confinement: Option<Confinement>,
     /// How the result became permanent.
     pub commit: serde_json::Value,
-}
-
-/// What was erased. Deleted files stay readable in the image until their blocks are.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Erasure {
-    /// `none`: the blocks of deleted files are as they were.
-    pub policy: String,
-    /// What that means.
-    pub note: String,
 }
 
 /// One operation in the record.

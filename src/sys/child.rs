@@ -12,7 +12,7 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, Whence, lseek};
 
 use super::exec::{Image, open_pidfd, run_image};
@@ -319,6 +320,26 @@ impl Child {
     /// When the kernel refuses to wait.
     pub fn ends_within(&self, patience: Duration) -> Result<bool> {
         readable_within(self.pidfd(), patience).context(|| format!("cannot watch {}", self.program.display()))
+    }
+
+    /// How it ended, if it does before `patience` is over. It is not reaped: [`Child::wait`] tells the same again.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn exit_within(&self, patience: Duration) -> Result<Option<Exit>> {
+        if !self.ends_within(patience)? {
+            return Ok(None);
+        }
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let status = match waitid(Id::PIDFd(self.pidfd()), flags) {
+            Ok(WaitStatus::Exited(_, code)) => ExitStatus::from_raw(code << 8),
+            Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::from_raw(signal as i32),
+            Ok(_) => return Ok(None),
+            Err(errno) => {
+                return Err(errno).context(|| format!("cannot wait for {}", self.program.display()));
+            }
+        };
+        Ok(Some(Exit { status, stderr: self.stderr_tail(), program: self.program.clone() }))
     }
 
     /// Closes its stdin pipe if we still hold it, waits for its end and reaps it.

@@ -1,6 +1,5 @@
 use super::*;
 use std::net::TcpListener;
-use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
 fn shell(script: &str) -> Spawn {
@@ -27,6 +26,21 @@ fn a_bad_exit_carries_status_and_stderr() {
     let (exit, _) = shell("echo no such thing >&2; exit 3").output(10).unwrap();
     let error = exit.success().unwrap_err();
     assert_eq!(error.chain(), "/bin/sh ended with exit status: 3: no such thing");
+}
+
+#[test]
+fn how_a_child_ended_is_told_before_it_is_reaped_and_again() {
+    let limit = Duration::from_secs(10);
+    for (script, told) in
+        [("echo why >&2; exit 3", "exit status: 3: why"), ("kill -KILL $$", "signal: 9 (SIGKILL)")]
+    {
+        let child = shell(script).spawn().unwrap();
+        let first = child.exit_within(limit).unwrap().unwrap().success().unwrap_err();
+        assert_eq!(first.chain(), format!("/bin/sh ended with {told}"));
+        assert_eq!(child.wait().unwrap().success().unwrap_err().chain(), first.chain());
+    }
+    let child = shell("exec sleep 60").spawn().unwrap();
+    assert!(child.exit_within(Duration::ZERO).unwrap().is_none());
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod child;
 pub mod confine;
 pub mod dumps;
 mod exec;
+pub mod holes;
 pub mod interrupt;
 pub mod ioctl;
 pub mod namespace;

@@ -25,6 +25,17 @@ pub fn readable_within(fd: BorrowedFd<'_>, patience: Duration) -> nix::Result<bo
     }
 }
 
+/// Whether the other end of a connection has gone, or the connection was shut down; what is left in it to be read is
+/// not looked at.
+///
+/// # Errors
+/// Those of poll(2).
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO)?;
+    Ok(polled[0].any().unwrap_or(true))
+}
+
 /// Waits, for as long as it takes, until one of `fds` polls readable, in error or hung up; returns the place of the
 /// first that does.
 ///
@@ -42,5 +53,27 @@ pub fn first_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> nix::Result<u
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::Shutdown;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_hung_up_when_either_end_leaves() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"unread").unwrap();
+        assert!(!is_hung_up(ours.as_fd()).unwrap());
+        drop(theirs);
+        assert!(is_hung_up(ours.as_fd()).unwrap());
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.try_clone().unwrap().shutdown(Shutdown::Both).unwrap();
+        assert!(is_hung_up(ours.as_fd()).unwrap());
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::protocol::{Broken, Ending, FromWorker, VERSION};
 use crate::action::Note;
 use crate::apply::Mode;
+use crate::erase::fingerprint::Fingerprints;
 use crate::error::Error;
 use crate::operation::schema::Action;
 use crate::plan::Planned;
@@ -21,6 +22,8 @@ pub struct Edited {
     pub operations: Vec<OperationReport>,
     /// How the worker was confined.
     pub confinement: Confinement,
+    /// Of what was destroyed, where they were wanted.
+    pub fingerprints: Fingerprints,
 }
 
 /// What to do about a message.
@@ -53,6 +56,8 @@ pub struct Conversation<'a> {
     notes: Vec<Note>,
     /// Scripts of the operation that runs, which the worker may still ask for.
     scripts: Vec<PathBuf>,
+    /// None when they are not wanted.
+    fingerprints: Option<Fingerprints>,
     over: bool,
 }
 
@@ -67,10 +72,17 @@ impl<'a> Conversation<'a> {
             files: Vec::new(),
             notes: Vec::new(),
             scripts: Vec::new(),
+            fingerprints: None,
             over: false,
         };
         new.expect_scripts();
         new
+    }
+
+    /// Listens to fingerprints too, when it is about changes.
+    #[must_use]
+    pub fn with_fingerprints(self) -> Self {
+        Self { fingerprints: (self.mode == Mode::Change).then(Fingerprints::new), ..self }
     }
 
     /// Takes one message.
@@ -107,7 +119,8 @@ impl<'a> Conversation<'a> {
     pub fn end(self) -> Result<Edited, Broken> {
         match self.confinement {
             Some(confinement) if self.over && self.reports.len() == self.planned.len() => {
-                Ok(Edited { operations: self.reports, confinement })
+                let fingerprints = self.fingerprints.unwrap_or_default();
+                Ok(Edited { operations: self.reports, confinement, fingerprints })
             }
             _ => Err(Broken::Ended),
         }
@@ -128,6 +141,13 @@ impl<'a> Conversation<'a> {
             FromWorker::Note(note) => {
                 self.notes.push(note);
                 Ok(Heard::Nothing)
+            }
+            FromWorker::Fingerprints(prints) => {
+                match self.fingerprints.as_mut().map(|all| prints.add_to(all)) {
+                    Some(true) => Ok(Heard::Nothing),
+                    Some(false) => Err(wrong("takes too many fingerprints, or such as are none")),
+                    None => Err(wrong("takes fingerprints that nobody wants")),
+                }
             }
             FromWorker::Script(path) => {
                 let Some(place) = self.scripts.iter().position(|script| *script == path) else {

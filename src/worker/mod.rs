@@ -6,30 +6,33 @@
 
 pub mod conversation;
 pub mod parent;
+mod pipe;
 pub mod protocol;
 mod wire;
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use wire::{WireError, WirePassword};
+pub use wire::{WireError, WirePassword, WirePrints};
 
 use crate::apply::{Host, Mode, apply};
+use crate::erase::fingerprint::sample::Sampler;
+use crate::erase::fingerprint::{Coverage, Window};
 use crate::error::{Error, Result};
 use crate::guest::GuestRoot;
+use crate::guest::change::Change;
 use crate::mount::damage::explain;
 use crate::operation::unchecked;
 use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::sys::confine::{Reach, confine};
+use pipe::WipedWriter;
 use protocol::{Ending, FromWorker, Start, ToWorker, VERSION, read_message, write_message};
 
 /// The one argument of a worker. No command and no image can have this name.
 pub const ARGUMENT: &str = "--guestseal-worker";
 
-/// What is written at once.
-const BUFFER: usize = 64 << 10;
 /// How long the end of an operation may wait to be told: each telling wakes the parent.
 const HEAP: Duration = Duration::from_millis(50);
 
@@ -38,7 +41,7 @@ const HEAP: Duration = Duration::from_millis(50);
 /// # Errors
 /// When the parent does not make itself understood or has gone. That the work itself failed is told to the parent.
 pub fn serve(mut input: impl Read, output: impl Write) -> Result<()> {
-    let output = BufWriter::with_capacity(BUFFER, output);
+    let output = WipedWriter::new(output);
     let mut wire = Wire { output, trouble: None, at_once: false, flushed: Instant::now() };
     let last = match hear(&mut input).and_then(|start| work(*start, &mut input, &mut wire)) {
         Ok(()) => FromWorker::Done,
@@ -68,15 +71,16 @@ fn work(start: Start<'_>, input: &mut dyn Read, wire: &mut Wire<impl Write>) -> 
     wire.say(&FromWorker::Ready { version: VERSION, confinement });
     wire.flush()?;
     let operations: Vec<Planned> = start.operations.into_iter().map(Into::into).collect();
-    let done =
-        apply(&operations, (&root, &start.guest), start.mode, &mut Worker { wire, input, mode: start.mode });
+    let sampler = start.fingerprints.then(Sampler::default);
+    let mut worker = Worker { wire, input, mode: start.mode, sampler };
+    let done = apply(&operations, (&root, &start.guest), start.mode, &mut worker);
     // Here, where the kernel's own error is known: the parent gets its words.
     done.map(drop).map_err(explain)
 }
 
 /// The way out. The first failure is kept, and nothing is said after it.
 struct Wire<W: Write> {
-    output: BufWriter<W>,
+    output: WipedWriter<W>,
     trouble: Option<Error>,
     at_once: bool,
     flushed: Instant,
@@ -87,6 +91,10 @@ impl<W: Write> Wire<W> {
         if self.trouble.is_none() {
             self.trouble = write_message(&mut self.output, message).err();
         }
+    }
+
+    fn say_prints(&mut self, windows: &[Window], coverage: Coverage) {
+        self.say(&FromWorker::Fingerprints(WirePrints::new(windows, coverage)));
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -102,6 +110,8 @@ struct Worker<'a, W: Write> {
     wire: &'a mut Wire<W>,
     input: &'a mut dyn Read,
     mode: Mode,
+    /// None when no fingerprints are wanted.
+    sampler: Option<Sampler>,
 }
 
 impl<W: Write> Observer for Worker<'_, W> {
@@ -113,6 +123,9 @@ impl<W: Write> Observer for Worker<'_, W> {
             Event::Operation(report) => {
                 if self.mode == Mode::Look {
                     report.files.iter().for_each(|file| self.wire.say(&FromWorker::File(file.clone())));
+                }
+                if let Some(sampler) = &mut self.sampler {
+                    sampler.flush(&mut |windows, coverage| self.wire.say_prints(windows, coverage));
                 }
                 report.notes.iter().for_each(|note| self.wire.say(&FromWorker::Note(note.clone())));
                 self.wire.say(&FromWorker::Operation(Ending {
@@ -131,6 +144,12 @@ impl<W: Write> Observer for Worker<'_, W> {
 }
 
 impl<W: Write> Host for Worker<'_, W> {
+    fn before(&mut self, root: &GuestRoot, change: &Change) {
+        if let Some(sampler) = &mut self.sampler {
+            sampler.before(root, change, &mut |windows, coverage| self.wire.say_prints(windows, coverage));
+        }
+    }
+
     fn run_script(&mut self, script: &Path) -> Result<()> {
         self.wire.say(&FromWorker::Script(script.to_path_buf()));
         self.wire.flush()?;

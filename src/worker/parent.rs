@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as _;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::ARGUMENT;
 use super::conversation::{Conversation, Edited, Heard};
+use super::pipe::WipedReader;
 use super::protocol::{Broken, FromWorker, Start, ToWorker, VERSION, read_message, write_message};
 use crate::apply::{Mode, in_operation};
 use crate::error::{Error, Result, both};
@@ -39,8 +40,21 @@ const NO_SECCOMP: &str =
 /// Those of the operations, and when the worker dies or does not keep to the protocol. It is gone in any case.
 pub fn edit(
     operations: &[Planned],
-    (guest, folder, mount_points): (&Guest, &Path, Vec<PathBuf>),
+    guest: (&Guest, &Path, Vec<PathBuf>),
     mode: Mode,
+    observer: &mut dyn Observer,
+) -> Result<Edited> {
+    edit_with(operations, guest, (mode, false), observer)
+}
+
+/// The same; `fingerprints` says whether the worker shall take some of what each change destroys.
+///
+/// # Errors
+/// As [`edit`].
+pub fn edit_with(
+    operations: &[Planned],
+    (guest, folder, mount_points): (&Guest, &Path, Vec<PathBuf>),
+    (mode, fingerprints): (Mode, bool),
     observer: &mut dyn Observer,
 ) -> Result<Edited> {
     let worker = Worker::start(folder)?;
@@ -48,11 +62,14 @@ pub fn edit(
         version: VERSION,
         mode,
         at_once: observer.wants_changes(),
+        fingerprints,
         guest: Cow::Borrowed(guest),
         mount_points,
         operations: operations.iter().map(Into::into).collect(),
     };
-    let mut listener = Listener { conversation: Conversation::new(operations, mode), mode, folder, observer };
+    let conversation = Conversation::new(operations, mode);
+    let conversation = if fingerprints { conversation.with_fingerprints() } else { conversation };
+    let mut listener = Listener { conversation, mode, folder, observer };
     worker.talk(&ToWorker::Start(Box::new(start)), &mut listener)?;
     listener.conversation.end().map_err(|broken| Error::failed(CUT).caused_by(broken))
 }
@@ -62,7 +79,7 @@ const CUT: &str = "the worker that edits the guest failed";
 struct Worker {
     child: Child,
     input: ChildStdin,
-    output: BufReader<Speech>,
+    output: WipedReader<Speech>,
 }
 
 /// What the worker says.
@@ -117,7 +134,7 @@ impl Worker {
         let (Some(input), Some(pipe)) = (child.take_stdin(), child.take_stdout()) else {
             return Err(Error::failed("the worker has no pipes"));
         };
-        let output = BufReader::with_capacity(64 << 10, Speech { pipe, left: SPEECH_LIMIT });
+        let output = WipedReader::new(Speech { pipe, left: SPEECH_LIMIT });
         Ok(Self { child, input, output })
     }
 

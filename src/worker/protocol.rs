@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::wire::{WireError, WirePassword};
+use super::wire::{WireError, WirePassword, WirePrints};
 use crate::action::{Note, Settings};
 use crate::apply::Mode;
 use crate::error::{Context, Error, Result};
@@ -24,7 +24,7 @@ use crate::report::{FileReport, Outcome, Tally};
 use crate::sys::confine::Confinement;
 
 /// The version of this protocol: the first thing that each side says.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest message in bytes. The longest path that a kernel takes is 4 KiB, a deep tree's may be longer.
 pub const MESSAGE_LIMIT: u32 = 16 << 20;
 
@@ -48,6 +48,8 @@ pub struct Start<'a> {
     pub mode: Mode,
     /// Whether each change is told at once.
     pub at_once: bool,
+    /// Whether fingerprints are taken of what a change destroys.
+    pub fingerprints: bool,
     /// What is known of the guest.
     pub guest: Cow<'a, Guest>,
     /// Where other filesystems are mounted in it: real paths.
@@ -103,6 +105,8 @@ pub enum FromWorker {
     File(FileReport),
     /// Something that people should know.
     Note(Note),
+    /// Fingerprints of what the operation destroyed.
+    Fingerprints(WirePrints),
     /// The parent shall run this script, and answer.
     Script(#[serde(with = "path_serde")] PathBuf),
     /// The operation is done.

@@ -1,6 +1,7 @@
 use super::super::conversation::{Conversation, Heard};
 use super::*;
 use crate::apply::Mode;
+use crate::erase::fingerprint::{Coverage, Window};
 use crate::error::ErrorKind;
 use crate::guest::change::Verb;
 use crate::guest::password::PasswordRequest;
@@ -54,6 +55,7 @@ fn start(operations: &[Planned]) -> ToWorker<'static> {
         version: VERSION,
         mode: Mode::Change,
         at_once: true,
+        fingerprints: true,
         guest: Cow::Owned(guest()),
         mount_points: vec!["/boot".into()],
         operations: operations.iter().map(Into::into).collect(),
@@ -87,6 +89,7 @@ fn a_password_crosses_and_is_not_to_be_read_on_the_way() {
             version: VERSION,
             mode: Mode::Change,
             at_once: false,
+            fingerprints: false,
             guest: Cow::Owned(guest()),
             mount_points: Vec::new(),
             operations: vec![(&said).into()],
@@ -178,8 +181,52 @@ fn word() -> impl Strategy<Value = FromWorker> {
         3 => script.prop_map(|script| FromWorker::Script(script.into())),
         6 => name.prop_map(ending),
         2 => Just(FromWorker::Done),
+        1 => prop::collection::vec(any::<Window>(), 0..9).prop_map(|windows| prints(&windows)),
         1 => Just(FromWorker::Failed((&Error::failed("x")).into())),
     ]
+}
+
+fn prints(windows: &[Window]) -> FromWorker {
+    FromWorker::Fingerprints(WirePrints::new(windows, Coverage { sampled: 1, ..Coverage::default() }))
+}
+
+#[test]
+fn fingerprints_cross_unseen_and_only_when_they_are_wanted() {
+    const WINDOW: &Window = b"Nov 22 08:17:01 sshd[99]: secret";
+    let on_the_way = String::from_utf8(bytes_of(&prints(&[*WINDOW, *WINDOW]))[4..].to_vec()).unwrap();
+    assert!(
+        !on_the_way.contains("secret") && on_the_way.contains("4e6f762032322030383a31373a30"),
+        "{on_the_way}"
+    );
+    let shown = format!("{:?}", prints(&[*WINDOW]));
+    assert!(!shown.contains("secret") && !shown.contains("78, 111"), "{shown}");
+    let plan = plan();
+    let hear = |conversation: &mut Conversation<'_>, windows: &[Window]| {
+        conversation.hear(FromWorker::Ready { version: VERSION, confinement: confinement() }).unwrap();
+        conversation.hear(through(&prints(windows))).map(drop)
+    };
+    let mut good = Conversation::new(&plan, Mode::Change).with_fingerprints();
+    hear(&mut good, &[*WINDOW; 3]).unwrap();
+    for word in [ending("logfiles"), ending("script"), ending("machine-id"), FromWorker::Done] {
+        good.hear(word).unwrap();
+    }
+    assert!(good.hear(prints(&[])).is_err());
+    let fingerprints = good.end().unwrap().fingerprints;
+    assert_eq!((fingerprints.count(), fingerprints.coverage().sampled), (3, 1));
+    for (windows, conversation) in [
+        (vec![*WINDOW], Conversation::new(&plan, Mode::Change)),
+        (vec![*WINDOW], Conversation::new(&plan, Mode::Look).with_fingerprints()),
+        (vec![[0; 32]], Conversation::new(&plan, Mode::Change).with_fingerprints()),
+        (vec![*WINDOW; (1 << 16) + 1], Conversation::new(&plan, Mode::Change).with_fingerprints()),
+    ] {
+        let mut conversation = conversation;
+        assert!(matches!(hear(&mut conversation, &windows), Err(Broken::Protocol(_))));
+    }
+    for odd in ["0", "zz", "é"] {
+        let text = format!(r#"{{"fingerprints":{{"windows":"{odd}","coverage":{{}}}}}}"#);
+        let framed = [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+        assert!(matches!(read_message::<FromWorker>(&mut &framed[..]), Err(Broken::Protocol(_))));
+    }
 }
 
 fn plan() -> Vec<Planned> {

@@ -1,14 +1,15 @@
-//! Errors and passwords in the form in which they cross the pipe.
+//! Errors, passwords and fingerprints in the form in which they cross the pipe.
 
 #![forbid(unsafe_code)]
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::erase::fingerprint::{Coverage, Fingerprints, WINDOW, Window};
 use crate::error::{Error, ErrorKind};
 use crate::guest::password::PasswordChange;
 use crate::guest::secret::Secret;
@@ -130,33 +131,77 @@ impl From<WirePassword> for PasswordChange {
     }
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 fn write_hex<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Hex(secret.expose().as_bytes()))
 }
 
 fn read_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    let bytes = deserializer.deserialize_str(Digits)?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| D::Error::custom("no hexadecimal digits of a text"))?;
+    Ok(Secret::new(text))
+}
+
+/// Windows of what was deleted, with what they stand for. They are secrets: wiped, and shown by their length only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WirePrints {
+    #[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    windows: Zeroizing<Vec<u8>>,
+    coverage: Coverage,
+}
+
+impl WirePrints {
+    /// These windows.
+    pub fn new(windows: &[Window], coverage: Coverage) -> Self {
+        Self { windows: Zeroizing::new(windows.as_flattened().to_vec()), coverage }
+    }
+
+    /// Adds them to the others; false when they are not such as fingerprints are, or too many.
+    pub fn add_to(&self, prints: &mut Fingerprints) -> bool {
+        let (windows, rest) = self.windows.as_chunks::<WINDOW>();
+        prints.cover(&self.coverage);
+        rest.is_empty() && windows.iter().all(|window| prints.add(window))
+    }
+}
+
+impl fmt::Debug for WirePrints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {:?}", self.windows.len(), self.coverage)
+    }
+}
+
+fn write_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Hex(bytes))
+}
+
+fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<Vec<u8>>, D::Error> {
     deserializer.deserialize_str(Digits)
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+        self.0.iter().try_for_each(|byte| {
+            f.write_char(digit(byte >> 4))?;
+            f.write_char(digit(byte & 15))
+        })
+    }
 }
 
 struct Digits;
 
 impl Visitor<'_> for Digits {
-    type Value = Secret;
+    type Value = Zeroizing<Vec<u8>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("hexadecimal digits")
     }
 
-    fn visit_str<E: serde::de::Error>(self, digits: &str) -> Result<Secret, E> {
-        let wrong = || E::custom("no hexadecimal digits of a text");
+    fn visit_str<E: serde::de::Error>(self, digits: &str) -> Result<Self::Value, E> {
+        let wrong = || E::custom("no hexadecimal digits");
         let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
         let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
         for pair in pairs {
@@ -164,7 +209,6 @@ impl Visitor<'_> for Digits {
             let (high, low) = (digit(pair[0]).ok_or_else(wrong)?, digit(pair[1]).ok_or_else(wrong)?);
             bytes.push(high << 4 | low);
         }
-        let text = std::str::from_utf8(&bytes).ok().filter(|_| rest.is_empty()).ok_or_else(wrong)?;
-        Ok(Secret::new(text))
+        if rest.is_empty() { Ok(bytes) } else { Err(wrong()) }
     }
 }

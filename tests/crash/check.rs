@@ -219,9 +219,12 @@ pub(crate) fn guest_files(image: &Path, inspection: &Value) -> String {
     files
 }
 
+/// The format of an image, which has nothing of its past.
 fn described(image: &Path) -> String {
     let text = tool("qemu-img", [Path::new("info"), Path::new("--output=json"), image]);
     let described: Value = serde_json::from_str(&text).unwrap();
+    assert!(described["snapshots"].is_null(), "{described:#}");
+    assert!(described["format-specific"]["data"]["bitmaps"].is_null(), "{described:#}");
     described["format"].as_str().unwrap().to_owned()
 }
 

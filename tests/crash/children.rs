@@ -59,21 +59,20 @@ fn kill_another(tally: &Tally, reference: &Reference, point: Point, done: &mut B
             true
         }
         None => {
-            assert!(run.end().is_good(), "stopped and continued, nothing else");
+            let end = run.end();
+            assert!(end.is_good(), "stopped at {} and continued, nothing else: {end:?}", point.name());
             false
         }
     }
 }
 
-/// Each kind of child is killed while the run stands at each point; the server must have been among them.
-pub(crate) fn at_every_point(modes: &[Mode], server: &str) {
+/// Each kind of child is killed while the run stands at each of these points; the server must have been among them.
+pub(crate) fn at_each(points: &[Point], modes: &[Mode], server: &str) {
     begin();
     let image = guest("arch");
     let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
-    let jobs: Vec<_> = references
-        .iter()
-        .flat_map(|reference| Point::ALL.iter().map(move |point| (reference, *point)))
-        .collect();
+    let jobs: Vec<_> =
+        references.iter().flat_map(|reference| points.iter().map(move |point| (reference, *point))).collect();
     let (tally, kinds) = (Tally::default(), Mutex::new(BTreeSet::new()));
     share(
         &jobs,
@@ -95,7 +94,7 @@ pub(crate) fn at_every_point(modes: &[Mode], server: &str) {
 fn children_killed_at_every_point() {
     if ready() {
         // The kernel keeps 15 letters of a name.
-        at_every_point(&MODES, "qemu-storage-da");
+        at_each(Point::ALL, &MODES, "qemu-storage-da");
     }
 }
 

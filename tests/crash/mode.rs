@@ -26,6 +26,8 @@ pub(crate) struct Mode {
     pub(crate) format: &'static str,
     pub(crate) way: &'static str,
     pub(crate) commit: Commit,
+    /// Whether the image has snapshots and a bitmap, which the seal drops.
+    snapshots: bool,
 }
 
 /// Whether the sealed image is hashed: that takes longer than all else.
@@ -37,7 +39,11 @@ pub(crate) enum Digest {
 
 impl Mode {
     pub(crate) const fn new(format: &'static str, way: &'static str, commit: Commit) -> Self {
-        Self { format, way, commit }
+        Self { format, way, commit, snapshots: false }
+    }
+
+    pub(crate) const fn with_snapshots(self) -> Self {
+        Self { snapshots: true, ..self }
     }
 
     pub(crate) fn name(self) -> String {
@@ -46,7 +52,8 @@ impl Mode {
             Commit::Output => "--output",
             Commit::InPlace => "--in-place",
         };
-        format!("{}, {}, {commit}", self.way, self.format)
+        let snapshots = if self.snapshots { ", --drop-snapshots" } else { "" };
+        format!("{}, {}, {commit}{snapshots}", self.way, self.format)
     }
 
     /// The command that seals this image.
@@ -54,6 +61,9 @@ impl Mode {
         let mut words: Vec<OsString> = ["seal", "--quiet", "--attach", self.way].map(Into::into).into();
         if digest == Digest::None {
             words.extend(["--digest", "none"].map(Into::into));
+        }
+        if self.snapshots {
+            words.push("--drop-snapshots".into());
         }
         match self.commit {
             Commit::Overlay => {}
@@ -109,9 +119,14 @@ impl Reference {
         let from = if guest.extension().is_some_and(|end| end == "qcow2") { "qcow2" } else { "raw" };
         let convert = ["convert", "-q", "-f", from, "-O", mode.format].map(PathBuf::from);
         tool("qemu-img", convert.into_iter().chain([guest.to_path_buf(), source.image.clone()]));
+        if mode.snapshots {
+            tool("qemu-img", [Path::new("snapshot"), Path::new("-c"), Path::new("old"), &source.image]);
+            tool("qemu-img", [Path::new("bitmap"), Path::new("--add"), &source.image, Path::new("dirty")]);
+        }
         let before = image_print(&source);
         let trial = fresh(&source);
-        let inspection = trial.guestseal("inspect --json").expect(0).result()["inspection"].take();
+        let looked = trial.guestseal("seal --dry-run --json --drop-snapshots").expect(0);
+        let inspection = looked.result()["inspection"].take();
         assert!(Run::whole(&mode.seal(&trial.image, Digest::Sha256), None).is_good());
         let sealed = mode.result(&trial.image);
         guestseal("verify", &[&sealed]).expect(0);

@@ -14,8 +14,9 @@ use crate::tally::{Tally, share};
 use crate::traces::begin;
 
 /// Each way of writing the result.
-const MODES: [Mode; 5] = [
+const MODES: [Mode; 6] = [
     Mode::new("qcow2", "fuse", Commit::Overlay),
+    Mode::new("qcow2", "fuse", Commit::Overlay).with_snapshots(),
     Mode::new("raw", "fuse", Commit::Overlay),
     Mode::new("qcow2", "fuse", Commit::Output),
     Mode::new("qcow2", "fuse", Commit::InPlace),
@@ -126,7 +127,7 @@ fn killed_and_failed_while_it_recovers() {
     }
     begin();
     let image = guest("arch");
-    let references: Vec<_> = MODES[..2].iter().map(|mode| Reference::make(&image, *mode)).collect();
+    let references: Vec<_> = MODES[..3].iter().map(|mode| Reference::make(&image, *mode)).collect();
     // Where the seal was killed: before anything was written, half way, and when all was.
     let seals = [Point::JournalNamed, Point::ImageWritten, Point::RecordNamed];
     let points = Point::ALL.iter().skip_while(|point| **point != Point::JournalNamed);

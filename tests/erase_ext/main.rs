@@ -2,7 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clean;
 #[path = "../common/mod.rs"]
 mod common;
 mod fsmap;
+mod guest;
+mod hostile;
 mod image;
+mod plant;
+mod slack;

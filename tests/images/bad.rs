@@ -180,7 +180,10 @@ fn layers_and_snapshots() {
     }
     let stage = Stage::convert(&guest("arch").image, "qcow2", &[]);
     tool("qemu-img", ["snapshot", "-c", "before", stage.image.to_str().unwrap()]);
-    stage.unchanged_by("seal", 6).says(&["snapshot", "what to do", "qemu-img snapshot -d"]);
+    stage.unchanged_by("seal", 6).says(&["snapshot", "what to do", "--drop-snapshots"]);
+    tool("qemu-img", ["snapshot", "-d", "before", stage.image.to_str().unwrap()]);
+    tool("qemu-img", ["bitmap", "--add", stage.image.to_str().unwrap(), "dirty"]);
+    stage.unchanged_by("seal", 6).says(&["bitmaps", "what to do", "--drop-snapshots"]);
     let thin = Stage::new("thin.qcow2");
     let args = [
         "create",
@@ -194,5 +197,7 @@ fn layers_and_snapshots() {
         thin.image.to_str().unwrap(),
     ];
     tool("qemu-img", args);
-    thin.unchanged_by("seal", 6).says(&["backing file", "what to do", "qemu-img convert"]);
+    thin.unchanged_by("seal", 6).says(&["backing file", "what to do", "--flatten", "--allow-backing"]);
+    thin.unchanged_by("inspect", 6).says(&["backing file"]);
+    thin.unchanged_by("seal --allow-backing --output /nowhere/new", 2).says(&["--flatten"]);
 }

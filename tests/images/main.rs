@@ -16,6 +16,7 @@ mod layouts;
 mod leftovers;
 mod looks;
 mod mounts;
+mod past;
 mod repair;
 mod stage;
 mod variants;

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use guestseal::image::info::check_qcow2;
+use guestseal::image::past::Past;
 use guestseal::image::qcow2::{held_clusters, read_header, write_overlay};
 
 use crate::sparse::{Disk, Input};
@@ -25,8 +26,8 @@ pub(crate) fn run(data: &[u8]) {
         check_error(&error);
     }
     file.read = 0;
-    match check_qcow2(&mut file, false) {
-        Ok(bytes) => overlay(bytes),
+    match check_qcow2(&mut file, false, Past::default()) {
+        Ok(header) => overlay(header.virtual_bytes),
         Err(error) => check_error(&error),
     }
     // Its header up to a cluster, and each of its tables once.

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ext;
+pub mod fat;
 pub mod xfs;
 
 use serde::{Deserialize, Serialize};

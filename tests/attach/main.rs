@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test drives the program from outside")]
 
+mod data;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

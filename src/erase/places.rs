@@ -1,0 +1,235 @@
+//! Which bytes of a disk should be zero: the free space of each volume, and the gaps between them. The erasure and its
+//! proof each ask anew, so that the one does not trust what the other was told.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+
+use super::extent::{Extent, Extents};
+use super::map::{btrfs, fat, fsmap, gaps, swap};
+use super::metadata::{self, Act, Remains};
+use super::policy::ErasePlan;
+use super::report::VolumeErasure;
+use super::volume::VolumeBytes;
+use crate::disk::{Content, ContentClass, DiskLayout, FsState, Superblock, Volume};
+use crate::error::{Context, Error, ErrorKind, Result, both_values};
+use crate::inspect::layout::{check_state, volume_name};
+use crate::mount::options::Access;
+use crate::mount::place::Place;
+use crate::mount::{Devices, Mounted};
+
+/// How dm-verity marks its hash tree, which may stand behind a filesystem on the same volume.
+const VERITY: &[u8] = b"verity\0\0";
+
+/// One volume, or the gaps.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// What is known of it so far.
+    pub(super) report: VolumeErasure,
+    /// What of the disk is free there, in bytes of the disk.
+    pub(super) free: Extents,
+    /// The volume, where its metadata can be walked.
+    filesystem: Option<(Content, u64, u64)>,
+}
+
+impl Part {
+    fn new(name: String) -> Self {
+        let report = VolumeErasure { volume: name, ..VolumeErasure::default() };
+        Self { report, free: Extents::default(), filesystem: None }
+    }
+
+    fn take(&mut self, free: Extents) {
+        (self.report.free_bytes, self.report.extents) = (free.bytes(), free.count());
+        self.free = free;
+    }
+
+    /// Walks the metadata for what deleted files left there. Nothing may be mounted.
+    ///
+    /// # Errors
+    /// When it cannot be read or written. A filesystem that is not understood is unproven.
+    pub(super) fn walk(&mut self, disk: &File, act: Act) -> Result<()> {
+        let Some((content, offset, length)) = self.filesystem.filter(|_| self.report.unproven.is_none())
+        else {
+            return Ok(());
+        };
+        let volume = VolumeBytes::new(disk, offset, length);
+        if let Some(found) = self.judge(walk(content, &volume, act))? {
+            self.report.take_metadata(found, act == Act::Count);
+        }
+        Ok(())
+    }
+
+    /// None when the guest keeps it from being done, which makes the volume unproven.
+    fn judge<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.report.unproven = Some(error.chain());
+                Ok(None)
+            }
+            Err(error) => Err(error.within(format!("cannot erase {}", self.report.volume))),
+        }
+    }
+}
+
+fn walk(content: Content, volume: &VolumeBytes<'_>, act: Act) -> Result<Vec<Remains>> {
+    match content {
+        Content::Ext2 | Content::Ext3 | Content::Ext4 => metadata::ext::walk(volume, act),
+        Content::Xfs => metadata::xfs::walk(volume, act),
+        Content::Vfat => metadata::fat::walk(volume, act),
+        // btrfs writes metadata anew each time and zeroes what it leaves unused in a block.
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The swap space in files of the guest: the volume that a file is on, and the parts of the disk it has.
+#[derive(Debug, Clone, Default)]
+pub struct SwapFiles(pub Vec<(usize, Extents)>);
+
+/// Finds what of the disk is free. Nothing of it may be mounted; `probe` is an empty folder.
+///
+/// # Errors
+/// When something cannot be read or a device cannot be made.
+pub(super) fn find(
+    layout: &DiskLayout,
+    devices: &mut Devices,
+    probe: &Path,
+    plan: ErasePlan,
+    swap_files: &SwapFiles,
+) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for (index, volume) in layout.volumes.iter().enumerate() {
+        let mut part = Part::new(volume_name(volume));
+        let found = free_space(&mut part, volume, devices, probe);
+        if let Some(free) = part.judge(found)? {
+            let swap = swap_files.0.iter().filter(|(on, _)| *on == index).flat_map(|(_, files)| files.iter());
+            let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk())? };
+            let free = Extents::new(free.iter().chain(swap).chain(tail))?;
+            part.take(free.within(0, volume.length).shifted(volume.offset));
+        }
+        parts.push(part);
+    }
+    let between = if plan.keep_gaps { Extents::default() } else { gaps::gaps(layout)? };
+    if between.count() > 0 {
+        let mut part = Part::new("gaps".into());
+        part.report.method = "whole".into();
+        part.take(between);
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+/// The free space of one volume, in its own bytes.
+fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &Path) -> Result<Extents> {
+    let Some(superblock) = &volume.superblock else {
+        part.report.method = "none: it holds nothing known, and stays as it is".into();
+        return Ok(Extents::default());
+    };
+    let content = superblock.content;
+    part.report.content = Some(content.name().to_owned());
+    let method = |part: &mut Part, name: &str| part.report.method = name.into();
+    match content {
+        Content::Swap => {
+            method(part, "whole, but for its header");
+            swap::extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+        }
+        Content::Vfat => {
+            method(part, "allocation table");
+            part.filesystem = Some((content, volume.offset, volume.length));
+            fat::free_extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+        }
+        Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs => {
+            method(part, "FS_IOC_GETFSMAP");
+            part.filesystem = Some((content, volume.offset, volume.length));
+            mounted(volume, superblock, devices, probe, |folder| fsmap::free_extents(folder))
+        }
+        Content::Btrfs => {
+            method(part, "extent tree");
+            let device = superblock.btrfs.as_ref().map_or(1, |device| device.device_id);
+            let found = mounted(volume, superblock, devices, probe, |folder| BtrfsSpace::of(folder, device))?;
+            part.report.holds.extend(found.holds);
+            Ok(found.free)
+        }
+        _ => {
+            method(part, "none");
+            unknown(part, content).map(|()| Extents::default())
+        }
+    }
+}
+
+/// What of a btrfs should be zero, and what else it holds.
+struct BtrfsSpace {
+    free: Extents,
+    holds: Vec<String>,
+}
+
+impl BtrfsSpace {
+    fn of(mounted: &File, device: u64) -> Result<Self> {
+        let mut free = btrfs::free_extents(mounted)?;
+        let free =
+            free.remove(&device).ok_or_else(|| Error::unsupported("its trees do not name this device"))?;
+        let mut unread = btrfs::unread(mounted)?;
+        let plain = unread.plain.remove(&device).unwrap_or_default();
+        let mut holds: Vec<String> =
+            btrfs::snapshots(mounted)?.into_iter().map(|name| format!("the snapshot {name}")).collect();
+        let overwritten = unread.checked.bytes().saturating_add(unread.compressed);
+        if overwritten > 0 {
+            holds.push(format!(
+                "{overwritten} bytes that were overwritten or cut off in extents that files still use"
+            ));
+        }
+        if unread.deleted_files > 0 {
+            holds.push(format!("{} files that were deleted while they were open", unread.deleted_files));
+        }
+        Ok(Self { free: Extents::new(free.iter().chain(plain.iter()))?, holds })
+    }
+}
+
+/// What cannot be mapped is unproven where deleted files of the guest may be in it.
+fn unknown(part: &mut Part, content: Content) -> Result<()> {
+    if content.is_read_only() {
+        part.report.method = "none: nothing is ever deleted from it".into();
+        return Ok(());
+    }
+    if content.class() == ContentClass::Filesystem && !content.is_linux_filesystem() {
+        part.report.holds.push(format!("the {content}, which is not looked into"));
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("guestseal does not know what is free in {content}")))
+}
+
+/// Looks at a filesystem through the kernel, read-only.
+fn mounted<T>(
+    volume: &Volume,
+    superblock: &Superblock,
+    devices: &mut Devices,
+    probe: &Path,
+    look: impl FnOnce(&File) -> Result<T>,
+) -> Result<T> {
+    check_state(volume)?;
+    if superblock.state == FsState::NeedsRecovery {
+        return Err(Error::unsupported("it was not unmounted, so its journal may still change what is free"));
+    }
+    let node = devices.node(volume)?;
+    let mounted = Mounted::mount(&node, probe, &Place::root(0, superblock.content, None), Access::Look)?;
+    let looked =
+        File::open(probe).context(|| "cannot open the mounted filesystem").and_then(|folder| look(&folder));
+    both_values(looked, mounted.close()).map(|(value, ())| value)
+}
+
+/// What lies behind the end of a filesystem that is smaller than its volume.
+fn tail(volume: &Volume, disk: &File) -> Result<Option<Extent>> {
+    let superblock = volume.superblock.as_ref().filter(|superblock| superblock.also.is_empty());
+    let is_whole = |content| matches!(content, Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs);
+    let Some(end) = superblock.filter(|s| is_whole(s.content)).and_then(|superblock| superblock.total_bytes)
+    else {
+        return Ok(None);
+    };
+    let tail = Extent::between(end, volume.length);
+    if tail.length >= VERITY.len() as u64 {
+        let mark = VolumeBytes::new(disk, volume.offset, volume.length).read_vec(end, VERITY.len())?;
+        return Ok((mark != VERITY).then_some(tail));
+    }
+    Ok((tail.length > 0).then_some(tail))
+}

@@ -1,0 +1,130 @@
+//! Making stretches of an attached disk zero, in the guest's view and in the image file's own bytes.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::extent::{Extent, Extents};
+use crate::attach::AttachedDisk;
+use crate::error::{Context, Result};
+use crate::sys::interrupt;
+use crate::sys::ioctl::block_device_discard;
+
+/// What is read or written at once.
+const CHUNK: usize = 1 << 20;
+/// How many places that are not zero are listed.
+const PLACES: usize = 20;
+
+/// Makes the extents zero and returns how many of their bytes held data before.
+///
+/// First whole clusters of the image are punched: the image format drops them, so that their bytes in the file go too,
+/// at no cost however many there are. That is a request which formats, servers and kernels may pass over, so zeros are
+/// written to whatever still has data after it.
+///
+/// # Errors
+/// When the disk cannot be written.
+pub(super) fn zero(disk: &AttachedDisk, extents: &Extents, cluster_bytes: u64) -> Result<u64> {
+    let file = disk.open()?;
+    let data = with_data(disk, extents)?;
+    for extent in data.iter() {
+        let first = extent.start.next_multiple_of(cluster_bytes);
+        let whole = Extent::between(first, extent.end() / cluster_bytes * cluster_bytes);
+        if whole.length > 0 && !punch(&file, whole)? {
+            break;
+        }
+    }
+    let zeros = vec![0; CHUNK];
+    for extent in with_data(disk, extents)?.iter() {
+        write_zeros(&file, extent, &zeros)?;
+    }
+    file.sync_all().context(|| "cannot flush the erased disk")?;
+    Ok(data.bytes())
+}
+
+/// What of the extents may hold data.
+fn with_data(disk: &AttachedDisk, extents: &Extents) -> Result<Extents> {
+    let (Some(first), Some(last)) = (extents.iter().next(), extents.iter().last()) else {
+        return Ok(Extents::default());
+    };
+    Ok(extents.shared_with(&disk.data(Extent::between(first.start, last.end()))?))
+}
+
+/// False when this disk takes no such request.
+fn punch(file: &File, extent: Extent) -> Result<bool> {
+    let failed = || format!("cannot erase {} bytes at byte {} of the disk", extent.length, extent.start);
+    let kind = file.metadata().context(failed)?.file_type();
+    let punched = if kind.is_block_device() {
+        block_device_discard(file, extent.start, extent.length)
+    } else {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let offset = |bytes: u64| i64::try_from(bytes).map_err(|_| Errno::EFBIG);
+        offset(extent.start).and_then(|start| fallocate(file, flags, start, offset(extent.length)?))
+    };
+    match punched {
+        Ok(()) => Ok(true),
+        Err(Errno::EOPNOTSUPP | Errno::ENOTTY) => Ok(false),
+        Err(errno) => Err(errno).context(failed),
+    }
+}
+
+fn write_zeros(file: &File, extent: Extent, zeros: &[u8]) -> Result<()> {
+    let mut at = extent.start;
+    while at < extent.end() {
+        interrupt::check_before("erasing on")?;
+        // Chunks end at multiples of their size: whole clusters of zeros are seen as such by the image format.
+        let end = (at + 1).next_multiple_of(CHUNK as u64).min(extent.end());
+        let length = usize::try_from(end - at).unwrap_or(CHUNK);
+        file.write_all_at(&zeros[..length], at)
+            .context(|| format!("cannot erase at byte {at} of the disk"))?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// How many bytes of the extents are not zero, and the first places of such bytes.
+///
+/// # Errors
+/// When the disk cannot be read.
+pub(super) fn count_nonzero(disk: &AttachedDisk, extents: &Extents) -> Result<(u64, Vec<Extent>)> {
+    let mut file = disk.open()?;
+    let (mut count, mut places) = (0, Vec::new());
+    let mut bytes = vec![0; CHUNK];
+    let data = with_data(disk, extents)?;
+    let mut pieces = data.iter().flat_map(chunks).peekable();
+    while let Some(first) = pieces.next() {
+        interrupt::check_before("proving on")?;
+        // Small pieces that lie near one another are read together.
+        let mut together = vec![first];
+        while let Some(next) = pieces.next_if(|next| next.end() - first.start <= CHUNK as u64) {
+            together.push(next);
+        }
+        let end = together.last().map_or(first.end(), |last| last.end());
+        let length = usize::try_from(end - first.start).unwrap_or(CHUNK);
+        let failed = || format!("cannot read at byte {} of the disk", first.start);
+        file.seek(SeekFrom::Start(first.start)).context(failed)?;
+        file.read_exact(&mut bytes[..length]).context(failed)?;
+        for piece in together {
+            let at = usize::try_from(piece.start - first.start).unwrap_or(0);
+            let piece_bytes = &bytes[at..at + usize::try_from(piece.length).unwrap_or(0)];
+            let nonzero = piece_bytes.iter().filter(|byte| **byte != 0).count();
+            count += nonzero as u64;
+            if nonzero > 0 && places.len() < PLACES {
+                places.push(piece);
+            }
+        }
+    }
+    Ok((count, places))
+}
+
+/// An extent in pieces of at most one chunk.
+fn chunks(extent: Extent) -> impl Iterator<Item = Extent> {
+    let step = CHUNK as u64;
+    (extent.start..extent.end())
+        .step_by(CHUNK)
+        .map(move |start| Extent::between(start, start.saturating_add(step).min(extent.end())))
+}

@@ -1,0 +1,83 @@
+//! Which bytes of a run's files make up the disk that it leaves: those of the image that the overlay does not replace,
+//! and those of the overlay.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use super::format::Format;
+use super::info::Image;
+use super::overlay::Overlay;
+use super::qcow2_geometry::{Geometry, Place};
+use crate::erase::extent::{Extent, Extents};
+use crate::error::{Context, Result};
+
+/// The disk's bytes in the files themselves.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// In the image file.
+    pub image: Extents,
+    /// In the overlay's.
+    pub overlay: Extents,
+}
+
+/// Where the disk's bytes are in the files of a run. None where only qemu can tell, where they are compressed,
+/// and where some are in backing files.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn live(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Live>> {
+    if !image.chain.is_empty() {
+        return Ok(None);
+    }
+    let (overlay, replaced) = match overlay {
+        None => (Extents::default(), Extents::default()),
+        Some(overlay) => in_overlay(overlay.file())?,
+    };
+    let image = match image.format {
+        Format::Raw => Some(replaced.gaps(0, image.virtual_bytes)),
+        Format::Qcow2 => in_qcow2(image.lock.file(), &replaced)?,
+        Format::Vmdk | Format::Vdi | Format::Vhdx => None,
+    };
+    Ok(image.map(|image| Live { image, overlay }))
+}
+
+fn geometry(mut file: &File) -> Result<Geometry> {
+    let end = file.seek(SeekFrom::End(0)).context(|| "cannot measure an image")?;
+    Geometry::read(&mut file, end)
+}
+
+/// The bytes of the overlay's file, and those of the disk that it has its own for.
+fn in_overlay(mut file: &File) -> Result<(Extents, Extents)> {
+    let geometry = geometry(file)?;
+    let (mut own, mut replaced) = (Vec::new(), Vec::new());
+    geometry.visit(&mut file, |disk, place| {
+        if let Place::Cluster { at, .. } = place {
+            own.push(Extent { start: at, length: geometry.cluster() });
+        }
+        if !matches!(place, Place::Table { .. }) {
+            replaced.push(Extent { start: disk, length: geometry.cluster() });
+        }
+        Ok(())
+    })?;
+    Ok((Extents::new(own)?, Extents::new(replaced)?))
+}
+
+/// None when some of it is compressed.
+fn in_qcow2(mut file: &File, replaced: &Extents) -> Result<Option<Extents>> {
+    let geometry = geometry(file)?;
+    let (mut own, mut compressed) = (Vec::new(), false);
+    geometry.visit(&mut file, |disk, place| {
+        match place {
+            Place::Cluster { at, live } if live != 0 => {
+                let kept = replaced.gaps(disk, disk.saturating_add(geometry.cluster()));
+                own.extend(kept.iter().map(|kept| Extent { start: at + (kept.start - disk), ..kept }));
+            }
+            Place::Compressed { .. } => compressed = true,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(if compressed { None } else { Some(Extents::new(own)?) })
+}

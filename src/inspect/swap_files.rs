@@ -1,0 +1,47 @@
+//! Swap space in files of the guest: what was in its memory when it ran.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::disk::fstab::{self, Source};
+use crate::disk::{Content, probe};
+use crate::erase::SwapFiles;
+use crate::erase::map::swap;
+use crate::error::{Context, Result};
+use crate::guest::GuestRoot;
+use crate::mount::place::GuestLayout;
+
+/// Finds the swap files that the guest's fstab names. One that is not swap space by its header is left alone.
+///
+/// # Errors
+/// When the guest's files cannot be read, or a file's place on the disk cannot be told.
+pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<SwapFiles> {
+    let mut found = SwapFiles::default();
+    let fstab = fstab::parse(&root.read(Path::new("/etc/fstab"))?.unwrap_or_default());
+    for entry in fstab.entries.iter().filter(|entry| entry.is_swap()) {
+        let Source::Other(path) = &entry.source else { continue };
+        let Some(real) = root.resolve(Path::new(path))? else { continue };
+        let Some(file) = root.open_file(&real.path)?.map(File::from) else { continue };
+        let length = file.metadata().context(|| format!("cannot examine {path} in the guest"))?.len();
+        let content = probe(&mut &file, 0, length).context(|| format!("cannot read {path} in the guest"))?;
+        if content.is_none_or(|content| content.content != Content::Swap) {
+            continue;
+        }
+        // The innermost filesystem that the path is in.
+        let places = layout.others.iter().filter(|place| real.path.starts_with(&place.point));
+        let place = places.max_by_key(|place| place.point.components().count()).unwrap_or(&layout.root);
+        let extents = match swap::file_extents(&file)
+            .map_err(|error| error.within(format!("cannot tell where {path} of the guest is on the disk")))?
+        {
+            swap::Place::Volume(extents) => extents,
+            // The filesystem has this one device.
+            swap::Place::Devices(mut devices) => {
+                devices.pop_first().map(|(_, extents)| extents).unwrap_or_default()
+            }
+        };
+        found.0.push((place.volume, extents));
+    }
+    Ok(found)
+}

@@ -1,0 +1,87 @@
+//! The proof that nothing deleted is left in what a run made, before any of it is committed.
+
+#![forbid(unsafe_code)]
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use crate::attach::{ImageSpec, Way};
+use crate::erase::copies::{self, Copies};
+use crate::erase::extent::Extent;
+use crate::erase::fingerprint::Fingerprints;
+use crate::erase::policy::ErasePlan;
+use crate::erase::report::Erasure;
+use crate::erase::{SwapFiles, judge, prove};
+use crate::error::{Result, both_values};
+use crate::fault::{self, Point};
+use crate::image::info::Image;
+use crate::image::live::{Live, live};
+use crate::image::overlay::Overlay;
+use crate::report::Observer;
+use crate::session::Attachment;
+
+/// What the proof of the erasure needs to know.
+#[derive(Debug)]
+pub struct Proof<'a> {
+    /// What was to be erased.
+    pub plan: ErasePlan,
+    /// The image.
+    pub image: &'a Image,
+    /// The overlay with the work; none with `--in-place`.
+    pub overlay: Option<&'a Overlay>,
+    /// How to attach it again.
+    pub way: Way,
+    /// Where the guest's swap files are.
+    pub swap_files: SwapFiles,
+    /// What was deleted.
+    pub prints: &'a Fingerprints,
+}
+
+impl Proof<'_> {
+    /// Proves the erasure on a fresh attachment, and meanwhile searches the files themselves.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Found`] when something is left or unproven; when the disk or a file cannot be read.
+    pub fn make(&self, spec: &ImageSpec, erasure: Erasure, observer: &mut dyn Observer) -> Result<Erasure> {
+        let live = live(self.image, self.overlay)?;
+        let (proven, copies) = thread::scope(|scope| {
+            let searched = live.as_ref().map(|live| scope.spawn(|| self.search(live)));
+            let proven = self.prove(spec, live.is_none(), erasure, observer);
+            let copies = searched.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            (proven, copies.transpose())
+        });
+        let (mut erasure, copies) = both_values(proven, copies)?;
+        erasure.copies = copies.or(erasure.copies);
+        judge(&erasure, self.plan)?;
+        fault::point(Point::Proven).map(|()| erasure)
+    }
+
+    fn search(&self, live: &Live) -> Result<Copies> {
+        let overlay = self.overlay.map(|overlay| (overlay.file(), &live.overlay));
+        let places: Vec<_> = std::iter::once((self.image.lock.file(), &live.image)).chain(overlay).collect();
+        copies::search(self.prints, &places)
+    }
+
+    /// `search`: whether the search goes through the attached disk, since nobody else can read the files.
+    fn prove(
+        &self,
+        spec: &ImageSpec,
+        search: bool,
+        erasure: Erasure,
+        observer: &mut dyn Observer,
+    ) -> Result<Erasure> {
+        let attachment = Attachment::open(spec, self.way)?;
+        let probe = attachment.probe();
+        let proof = probe.and_then(|probe| {
+            let mut erasure =
+                prove(attachment.disk(), &probe, self.plan, &self.swap_files, erasure, observer)?;
+            if search {
+                let disk = attachment.disk();
+                let data = disk.data(Extent { start: 0, length: disk.bytes()? })?;
+                erasure.copies = Some(copies::search(self.prints, &[(&disk.open()?, &data)])?);
+            }
+            Ok(erasure)
+        });
+        attachment.close_after(proof)
+    }
+}
