@@ -43,6 +43,8 @@ const CHUNKS: u32 = 64;
 /// The most that is asked for at once, in bytes.
 const ASK: u64 = 2 << 30;
 
+/// Some bytes, and whether they are data.
+type State = (Range<u64>, bool);
 type Result<T> = std::result::Result<T, HandshakeError>;
 
 /// A connection over which the server tells where it has data.
@@ -52,7 +54,7 @@ pub struct StatusClient<S: Read + Write> {
     context: u32,
     offer: Negotiated,
     /// Answers not given out yet, in order and without a gap: whether each is data.
-    known: Vec<(Range<u64>, bool)>,
+    known: Vec<State>,
     requests: u64,
 }
 
@@ -102,7 +104,7 @@ impl<S: Read + Write> StatusClient<S> {
     }
 
     /// The extent in which `at` is, from `at` on at least, and whether it is data.
-    fn status(&mut self, at: u64, end: u64) -> Result<(Range<u64>, bool)> {
+    fn status(&mut self, at: u64, end: u64) -> Result<State> {
         let next = self.known.partition_point(|(extent, _)| extent.end <= at);
         if self.known.get(next).is_none_or(|(extent, _)| extent.start > at) {
             self.known = self.ask(at, end)?;
@@ -115,7 +117,7 @@ impl<S: Read + Write> StatusClient<S> {
     }
 
     /// Asks once; the answer begins at or before `at`, and may end before `end`.
-    fn ask(&mut self, at: u64, end: u64) -> Result<Vec<(Range<u64>, bool)>> {
+    fn ask(&mut self, at: u64, end: u64) -> Result<Vec<State>> {
         let block = u64::from(self.offer.block_sizes.map_or(512, |sizes| sizes.minimum));
         let size = self.offer.size_bytes;
         let start = at - at % block;
@@ -131,8 +133,9 @@ impl<S: Read + Write> StatusClient<S> {
             match kind {
                 CHUNK_NONE if payload.is_empty() => {}
                 CHUNK_STATUS => {
-                    let own = parse_status(&payload, self.context, start, size)?;
-                    if own.is_some() && std::mem::replace(&mut extents, own).is_some() {
+                    if let Some(own) = parse_status(&payload, self.context, start, size)?
+                        && extents.replace(own).is_some()
+                    {
                         return broken("two block states of the same");
                     }
                 }
@@ -235,11 +238,8 @@ fn code(mut payload: &[u8]) -> u32 {
     read_u32(&mut payload).unwrap_or(0)
 }
 
-/// Stretches of the disk, and whether each may hold data.
-type States = Vec<(Range<u64>, bool)>;
-
 /// The extents of a block status, from `start` on; None when they are of another context.
-fn parse_status(mut payload: &[u8], context: u32, start: u64, size: u64) -> Result<Option<States>> {
+fn parse_status(mut payload: &[u8], context: u32, start: u64, size: u64) -> Result<Option<Vec<State>>> {
     if read_u32(&mut payload)? != context {
         return Ok(None);
     }
@@ -247,7 +247,7 @@ fn parse_status(mut payload: &[u8], context: u32, start: u64, size: u64) -> Resu
     if descriptors.is_empty() || !rest.is_empty() {
         return broken(format!("a block status of {} bytes", payload.len()));
     }
-    let mut extents: States = Vec::with_capacity(descriptors.len());
+    let mut extents: Vec<State> = Vec::with_capacity(descriptors.len());
     let mut at = start;
     for descriptor in descriptors {
         let mut descriptor = &descriptor[..];

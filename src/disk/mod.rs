@@ -20,5 +20,6 @@ mod testing;
 
 pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Superblock};
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
+pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;
 pub use table::{Partition, PartitionTable, TableKind};

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::extent::{Extent, Extents};
-use super::map::{btrfs, fsmap, gaps, swap};
+use super::map::{btrfs, fat, fsmap, gaps, swap};
 use super::metadata::{self, Act, Remains};
 use super::policy::ErasePlan;
 use super::report::VolumeErasure;
@@ -77,6 +77,7 @@ fn walk(content: Content, volume: &VolumeBytes<'_>, act: Act) -> Result<Vec<Rema
     match content {
         Content::Ext2 | Content::Ext3 | Content::Ext4 => metadata::ext::walk(volume, act),
         Content::Xfs => metadata::xfs::walk(volume, act),
+        Content::Vfat => metadata::fat::walk(volume, act),
         // btrfs writes metadata anew each time and zeroes what it leaves unused in a block.
         _ => Ok(Vec::new()),
     }
@@ -132,6 +133,11 @@ fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &P
         Content::Swap => {
             method(part, "whole, but for its header");
             swap::extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+        }
+        Content::Vfat => {
+            method(part, "allocation table");
+            part.filesystem = Some((content, volume.offset, volume.length));
+            fat::free_extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
         }
         Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs => {
             method(part, "FS_IOC_GETFSMAP");

@@ -74,7 +74,7 @@ fn check(disk: &AttachedDisk) {
         assert!(has(&data, place, 4096), "{place}: {data:?}");
     }
     assert!(data.bytes() <= 3 * 65536 && data.count() == 3, "{data:?}");
-    assert!(time < Duration::from_millis(500), "{time:?}");
+    assert!(time < Duration::from_secs(20), "{time:?}: the holes were read");
     // The answer keeps to the question.
     let part = disk.data(Extent { start: 7 * GIB + 65536 + 512, length: 1024 }).unwrap();
     assert_eq!(part, data.within(7 * GIB + 65536 + 512, 7 * GIB + 65536 + 1536));

@@ -10,3 +10,4 @@ mod guest;
 mod hostile;
 mod image;
 mod plant;
+mod slack;

@@ -13,7 +13,7 @@ use crate::image::{Image, ready};
 use crate::{old, plant};
 
 /// What lies before and behind the volume, and must stay.
-const AROUND: u64 = 4096;
+const AROUND: u64 = PAGE as u64;
 const PAGE: usize = 4096;
 
 /// The pages of an image that are not zero.
@@ -35,7 +35,7 @@ impl Base {
         let file = tempfile::tempfile().unwrap();
         file.set_len(self.length + 2 * AROUND).unwrap();
         for at in [0, AROUND + self.length] {
-            file.write_all_at(&[0xff; AROUND as usize], at).unwrap();
+            file.write_all_at(&[0xff; PAGE], at).unwrap();
         }
         for (at, page) in &self.pages {
             file.write_all_at(page, AROUND + at).unwrap();
@@ -90,8 +90,8 @@ proptest! {
             let _ = xfs::walk(&VolumeBytes::new(&file, AROUND, base.length), act);
         }
         prop_assert!(start.elapsed() < Duration::from_secs(60));
-        let mut around = [0; 2 * AROUND as usize];
-        let (before, behind) = around.split_at_mut(AROUND as usize);
+        let mut around = [0; 2 * PAGE];
+        let (before, behind) = around.split_at_mut(PAGE);
         file.read_exact_at(before, 0).unwrap();
         file.read_exact_at(behind, AROUND + base.length).unwrap();
         prop_assert!(around.iter().all(|byte| *byte == 0xff));

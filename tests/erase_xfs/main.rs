@@ -8,5 +8,6 @@ mod common;
 mod damage;
 mod image;
 mod kinds;
+mod log;
 mod old;
 mod plant;

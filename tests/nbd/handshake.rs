@@ -66,7 +66,7 @@ fn qemu_nbd_tells_where_there_is_data_and_ends_with_its_last_client() {
     }
     println!("100 GiB in {:?}", started.elapsed());
     assert_eq!(found, [3 * GIB..3 * GIB + 65536, 100 * GIB - 65536..100 * GIB]);
-    assert!(started.elapsed() < Duration::from_millis(500));
+    assert!(started.elapsed() < Duration::from_secs(20), "the holes were read");
     client.leave().unwrap();
     assert!(!server.ends_within(Duration::from_millis(300)).unwrap(), "it ended before its last client");
     drop(first);

@@ -23,15 +23,33 @@ const FAT32_MAX: u32 = 0x0fff_fff6;
 /// test.
 const DIRTY: u8 = 0x3;
 
-struct Geometry {
-    sector: u32,
-    cluster: u32,
-    reserved: u32,
+/// What the boot sector says of where everything is; lengths in bytes or sectors as named.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Geometry {
+    /// Bytes of a sector.
+    pub(crate) sector: u32,
+    /// Bytes of a cluster.
+    pub(crate) cluster: u32,
+    /// Sectors before the first file allocation table.
+    pub(crate) reserved: u32,
+    /// Sectors of one file allocation table.
+    pub(crate) table: u32,
     /// Sectors that all file allocation tables take together.
-    tables: u32,
-    root_entries: u32,
-    sectors: u32,
+    pub(crate) tables: u32,
+    /// Entries of the root folder of FAT12 and FAT16.
+    pub(crate) root_entries: u32,
+    /// Sectors of the whole filesystem.
+    pub(crate) sectors: u32,
+    /// How many clusters there are.
+    pub(crate) clusters: u32,
+    /// Bits of an entry of the table: 12, 16 or 32.
+    pub(crate) bits: u32,
     fat32: bool,
+}
+
+/// The geometry in a boot sector; none when it cannot be one of FAT.
+pub(crate) fn geometry_of(boot: &[u8]) -> Option<Geometry> {
+    geometry(&Block::from(boot))
 }
 
 pub(super) fn vfat<R: Read + Seek>(window: &mut Window<'_, R>) -> io::Result<Option<Superblock>> {
@@ -94,26 +112,27 @@ fn geometry(boot: &Block) -> Option<Geometry> {
     let root_entries = u32::from(boot.le16(0x11));
     let sectors = if boot.le16(0x13) == 0 { boot.le32(0x20) } else { boot.le16(0x13).into() };
     let fat32 = boot.le16(0x16) == 0 && boot.le32(0x24) != 0;
-    let table = if fat32 { boot.le32(0x24) } else { boot.le16(0x16).into() };
+    let table: u32 = if fat32 { boot.le32(0x24) } else { boot.le16(0x16).into() };
     let tables = table.checked_mul(tables)?;
     let root = (root_entries * 32).div_ceil(sector);
     let data = sectors.checked_sub(reserved.checked_add(tables)?.checked_add(root)?)?;
     let clusters = data / per_cluster;
-    let max = if fat32 {
-        FAT32_MAX
-    } else if clusters > FAT12_MAX {
-        FAT16_MAX
-    } else {
-        FAT12_MAX
+    let (bits, max) = match fat32 {
+        true => (32, FAT32_MAX),
+        false if clusters > FAT12_MAX => (16, FAT16_MAX),
+        false => (12, FAT12_MAX),
     };
     let cluster = sector * per_cluster;
     (tables != 0 && clusters <= max).then_some(Geometry {
         sector,
         cluster,
         reserved,
+        table,
         tables,
         root_entries,
         sectors,
+        clusters,
+        bits,
         fat32,
     })
 }

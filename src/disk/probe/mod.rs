@@ -3,7 +3,7 @@
 
 mod btrfs;
 mod ext;
-mod fat;
+pub(crate) mod fat;
 mod member;
 mod other;
 mod pool;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod btrfs;
+pub mod fat;
 pub mod fsmap;
 pub mod gaps;
 mod gather;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ext;
+pub mod fat;
 pub mod xfs;
 
 use serde::{Deserialize, Serialize};

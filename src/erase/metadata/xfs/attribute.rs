@@ -149,3 +149,52 @@ fn leaf(block: &[u8], v5: bool) -> Result<(Dead, Vec<Value>)> {
     }
     Ok((dead, values))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A leaf of version 4 with these entries: where its name is, its flags, and the bytes there.
+    fn block(entries: &[(u16, u8, &[u8])]) -> Vec<u8> {
+        let mut block = vec![0xee; 1024];
+        block[12..14].copy_from_slice(&u16::try_from(entries.len()).unwrap().to_be_bytes());
+        for (index, (at, flags, bytes)) in entries.iter().enumerate() {
+            let entry = 32 + index * 8;
+            block[entry + 4..entry + 6].copy_from_slice(&at.to_be_bytes());
+            block[entry + 6] = *flags;
+            block[usize::from(*at)..usize::from(*at) + bytes.len()].copy_from_slice(bytes);
+        }
+        block
+    }
+
+    #[test]
+    fn all_but_heads_names_and_values_is_dead() {
+        let small = b"\0\x02\x03namVA".as_slice();
+        let large = b"\0\0\0\x07\0\0\x10\0\x04name".as_slice();
+        let block = block(&[(1000, LOCAL, small), (600, 0, large), (700, INCOMPLETE, large)]);
+        let (dead, values) = leaf(&block, false).unwrap();
+        let between: Vec<_> = dead.into_iter().filter(|range| !range.is_empty()).collect();
+        assert_eq!(between, [56..600, 613..700, 713..1000, 1008..1024]);
+        assert_eq!(values, [(7, 4096)], "nothing is known of the blocks of one that is incomplete");
+    }
+
+    #[test]
+    fn names_that_overlap_are_damage() {
+        let small = b"\0\x02\x03namVA".as_slice();
+        leaf(&block(&[(1000, LOCAL, small), (1004, LOCAL, small)]), false).unwrap_err();
+        leaf(&block(&[(36, LOCAL, small)]), false).unwrap_err();
+        leaf(&block(&[(1020, LOCAL, b"\0\x09\x09n")]), false).unwrap_err();
+    }
+
+    proptest! {
+        #[test]
+        fn dead_parts_are_inside_and_apart(mut block in prop::collection::vec(any::<u8>(), 1024), count in 0..40_u16) {
+            block[12..14].copy_from_slice(&count.to_be_bytes());
+            if let Ok((dead, _)) = leaf(&block, false) {
+                prop_assert!(dead.iter().all(|range| range.start <= range.end && range.end <= block.len()));
+                prop_assert!(dead.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            }
+        }
+    }
+}

@@ -84,9 +84,9 @@ fn one(walk: &mut Walk<'_>, slot: &mut [u8], number: u64, free: bool) -> Result<
     }
     let inode = Inode::parse(slot, number, v5)?;
     let mut dead = Dead::new();
-    dead_of_fork(slot, &inode.data, &mut dead)?;
+    dead_bytes(slot, &inode.data, &mut dead)?;
     if let Some(fork) = &inode.attributes {
-        dead_of_fork(slot, fork, &mut dead)?;
+        dead_bytes(slot, fork, &mut dead)?;
     }
     let changed = walk.clean(Kind::InodeSlack, slot, &dead, crc)?;
     match inode.mode & libc_mode::TYPE {
@@ -146,7 +146,7 @@ impl Inode {
         } else {
             (be32(slot, 76).into(), be16(slot, 80).into())
         };
-        let fork = |format: u8, room: Range<usize>, local: u64, extents: u64| {
+        let fork_at = |format: u8, room: Range<usize>, local: u64, extents: u64| {
             let (format, count) = match format {
                 0 => (Format::Device, 4),
                 1 => (Format::Local, local),
@@ -157,10 +157,10 @@ impl Inode {
             Ok(Fork { format, room, count })
         };
         let end = if split == start { slot.len() } else { split };
-        let data = fork(u8_at(slot, 5), start..end, size, extents)?;
+        let data = fork_at(u8_at(slot, 5), start..end, size, extents)?;
         let local = be16(slot, split).into();
         let attributes = (split > start)
-            .then(|| fork(u8_at(slot, 83), split..slot.len(), local, attribute_extents))
+            .then(|| fork_at(u8_at(slot, 83), split..slot.len(), local, attribute_extents))
             .transpose()?;
         if data.format == Format::Local && mode & libc_mode::TYPE == libc_mode::REGULAR {
             return Err(wrong("content in its slot"));
@@ -199,7 +199,7 @@ pub(super) struct Root {
 }
 
 /// What a fork does not use of its room.
-fn dead_of_fork(slot: &[u8], fork: &Fork, dead: &mut Dead) -> Result<()> {
+fn dead_bytes(slot: &[u8], fork: &Fork, dead: &mut Dead) -> Result<()> {
     let Range { start, end } = fork.room;
     let used = match fork.format {
         Format::Tree => {
