@@ -243,7 +243,8 @@ pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool, past: Past) -> Res
 fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
     let mut run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json"]);
-    if lock.moving().is_some() {
+    // Somebody else's lock, or the one that this process itself has taken.
+    if lock.moving().is_some() || lock.writes() {
         run = run.arg("--force-share");
     }
     let run = run.args(["-f", format.driver(), &path]);
