@@ -13,6 +13,7 @@ use crate::erase::report::Erasure;
 use crate::erase::{SwapFiles, prove};
 use crate::error::{Result, both_values};
 use crate::guest::path_serde;
+use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -127,6 +128,9 @@ pub struct Verdict {
     /// What the proof of the erasure found; none when nothing was erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erasure: Option<Erasure>,
+    /// What the bytes of the image file are that hold nothing of its disk; none when nothing was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerResidue>,
 }
 
 /// Holds an image against its record: the digest, every recorded operation, which must find nothing to do, and the
@@ -150,7 +154,7 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
             .transpose()?;
         let (seen, swap_files) = look(&image, target, &planned, observer)?;
         let erasure = residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?;
-        let mut verdict = verdict(path, image.lock.moving().is_some(), digest_matches, erasure);
+        let mut verdict = verdict(&image, path, digest_matches, erasure)?;
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
         verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
         verdict.found = of(Outcome::Changed).cloned().collect();
@@ -166,9 +170,9 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn residue(target: &Target, observer: &mut dyn Observer) -> Result<Verdict> {
     let image = open(target, observer)?;
-    let erasure = residue_in(&image, target, ErasePlan::default(), &SwapFiles::default(), observer);
-    let erasure = erasure.map_err(|error| image.lock.blame(error))?;
-    Ok(verdict(&target.image, image.lock.moving().is_some(), None, erasure))
+    residue_in(&image, target, ErasePlan::default(), &SwapFiles::default(), observer)
+        .and_then(|erasure| verdict(&image, &target.image, None, erasure))
+        .map_err(|error| image.lock.blame(error))
 }
 
 fn residue_in(
@@ -190,15 +194,26 @@ fn residue_in(
     attachment.close_after(proof).map(Some)
 }
 
-fn verdict(image: &Path, moving: bool, digest_matches: Option<bool>, erasure: Option<Erasure>) -> Verdict {
-    let clean = erasure.as_ref().is_none_or(|erasure| erasure.residue() == 0);
-    Verdict {
-        image: image.to_path_buf(),
+fn verdict(
+    image: &Image,
+    path: &Path,
+    digest_matches: Option<bool>,
+    erasure: Option<Erasure>,
+) -> Result<Verdict> {
+    let moving = image.lock.moving().is_some();
+    // The tables of an image that is in use make no sense by its file alone.
+    let look = erasure.is_some() && !moving;
+    let container = look.then(|| container::residue(image.lock.file(), image.format)).transpose()?;
+    let clean = erasure.as_ref().is_none_or(|erasure| erasure.residue() == 0)
+        && container.as_ref().is_none_or(|container| container.bytes_nonzero == 0);
+    Ok(Verdict {
+        image: path.to_path_buf(),
         sealed: clean && digest_matches != Some(false),
         moving,
         digest_matches,
         found: Vec::new(),
         unsure: Vec::new(),
         erasure,
-    }
+        container,
+    })
 }

@@ -13,7 +13,7 @@ use super::args::{
 };
 use super::describe::{describe_erasure, describe_guest, summary};
 use super::exit::Exit;
-use super::print::{Printer, error_document};
+use super::print::{Printer, bytes, error_document};
 use super::request::{Plans, catalogue, choose, plans};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
@@ -173,6 +173,12 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
         let verdict = verdict.map_err(|error| about(image, error))?;
         printer.end_progress();
         verdict.erasure.iter().for_each(|erasure| describe_erasure(erasure, printer));
+        if let Some(container) = verdict.container.as_ref().filter(|container| container.bytes_nonzero > 0) {
+            let left = bytes(container.bytes_nonzero);
+            printer.line(&format!(
+                "    the file       -        {left} not zero in what holds nothing of the disk"
+            ));
+        }
         if verdict.digest_matches == Some(false) {
             printer
                 .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
