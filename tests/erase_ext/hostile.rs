@@ -33,7 +33,8 @@ fn ends(image: &Image, damage: &[(u64, Vec<u8>)]) -> Result<(), TestCaseError> {
     let counted = ext::walk(&volume, Act::Count);
     let zeroed = ext::walk(&volume, Act::Zero);
     prop_assert!(start.elapsed() < LONGEST);
-    prop_assert_eq!(counted.is_ok(), zeroed.is_ok(), "{:?} and {:?}", counted, zeroed);
+    // What is only counted needs no right checksum.
+    prop_assert!(counted.is_ok() || zeroed.is_err(), "{:?} and {:?}", counted, zeroed);
     Ok(())
 }
 

@@ -78,7 +78,7 @@ fn whole_way(names: usize, options: &str, inode: u64, block: u64) {
     put(&image, "tree", (number(&image, &["agf 0", "p bnoroot"]) + 1) * block - 40);
     let gap = block > 2048;
     if gap {
-        put(&image, "headers", 2048 + 300);
+        put(&image, "headers", group * block + 2048 + 300);
     }
     let list = if options.contains("ftype=0") { "sfdir2" } else { "sfdir3" };
     let folder = number(&image, &[&format!("inode {root}"), &format!("p u.{list}.list[0].inumber.i4")]);

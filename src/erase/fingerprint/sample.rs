@@ -16,7 +16,7 @@ use crate::guest::GuestRoot;
 use crate::guest::change::{Change, Content};
 use crate::sys::holes::first_data;
 
-/// The most windows of one file. They lie in three pages at most: each one that is read costs more than all else.
+/// The most windows of one file.
 const PER_FILE: usize = 4;
 /// The most files of one folder that goes; they are taken evenly from all below it.
 const PER_TREE: u64 = 1024;
@@ -27,6 +27,10 @@ pub const BATCH: usize = 1024;
 /// The smallest block of a filesystem, in bytes: what lies across two may lie apart on the disk.
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const BLOCK_BYTES: usize = 512;
+/// What is read at once, in bytes. Each one that is read costs more than all else that is done here.
+const PAGE: u64 = 4096;
+/// A file that is longer is looked at in three pages, others in one.
+const BIG: u64 = 64 << 10;
 /// How many windows of a block there are of which the best is taken.
 const CHOICE: usize = 32;
 /// A file that is written anew is compared with its old content up to this length in bytes.
@@ -172,7 +176,7 @@ impl Sampler {
         let sparse = stat.blocks().saturating_mul(512) < stat.len();
         let (mut windows, mut behind) = (0, 0);
         let mut bytes = Zeroizing::new([0; BLOCK_BYTES]);
-        let mut spots = spots(stat.len()).into_iter().peekable();
+        let mut spots = spots(stat.len(), self.files).into_iter().peekable();
         while let Some(spot) = spots.next() {
             let Some(spot) = content_at(file, spot, sparse)?.filter(|spot| *spot >= behind) else { continue };
             let end = spots.peek().copied().filter(|next| *next > spot).unwrap_or(stat.len());
@@ -214,16 +218,25 @@ impl Sampler {
     }
 }
 
-/// Where to look into a file of this length, in order: into its first page twice, its middle, and its end.
-fn spots(length: u64) -> Vec<u64> {
-    const PAGE: u64 = 4096;
+/// Where to look into a file of this length, in order. Of a file in several pages it is the first, the middle or the last
+/// one in `turn`; of a big one all three.
+fn spots(length: u64, turn: u64) -> Vec<u64> {
     const SHORT: u64 = 128;
-    let last = length.saturating_sub(SHORT) / SHORT * SHORT;
-    let spots = match length {
-        0..=PAGE => [0, last / 3, last / 3 * 2, last].map(|spot| spot / SHORT * SHORT),
-        _ => [0, PAGE / 2, (length / 2 / PAGE * PAGE).max(PAGE / 2), last],
+    let page = |place: u64| place / PAGE * PAGE;
+    let (middle, end) = (page(length / 2), length.saturating_sub(SHORT));
+    let mut spots = if length > BIG {
+        vec![0, PAGE / 2, middle, end / SHORT * SHORT]
+    } else if length > PAGE {
+        let start = match turn % 3 {
+            0 => 0,
+            1 => middle,
+            _ => page(end),
+        };
+        let quarters = (0..4).map(|quarter| start + quarter * PAGE / 4);
+        quarters.filter(|spot| *spot < length).collect()
+    } else {
+        [0, end / 3, end / 3 * 2, end].map(|spot| spot / SHORT * SHORT).to_vec()
     };
-    let mut spots = spots.to_vec();
     spots.dedup();
     spots
 }

@@ -194,6 +194,8 @@ fn there_is_an_end_and_the_last_files_still_have_a_share() {
     assert_eq!(all.sampled + all.skipped, 100_000);
     assert!(all.sampled > 3000 && all.sampled < 5000, "{all:?}");
     assert_eq!(windows as u64, all.sampled * 4);
+    let spots: std::collections::BTreeSet<u64> = (0..9).flat_map(|turn| spots(60_000, turn)).collect();
+    assert_eq!(spots.len(), 11, "each third of them is looked at: {spots:?}");
     guest.sampler.taken = LIMIT - PER_FILE + 1;
     guest.sampler.files = 0;
     assert_eq!(counted(guest.removed("log").1), [0, 0, 0, 1, 0]);
@@ -201,12 +203,15 @@ fn there_is_an_end_and_the_last_files_still_have_a_share() {
 
 proptest! {
     #[test]
-    fn spots_are_in_the_file_in_order(length in 1u64..) {
-        let spots = spots(length);
-        prop_assert!(!spots.is_empty() && spots.len() <= PER_FILE && spots[0] == 0);
-        prop_assert!(spots.is_sorted_by(|one, other| one < other));
-        let last = spots[spots.len() - 1];
-        prop_assert!(last < length && length - last <= 256, "{:?}", spots);
+    fn spots_are_in_the_file_in_order(short in 1u64..200_000, long: u64, turn: u64) {
+        for length in [short, long.max(1)] {
+            let spots = spots(length, turn);
+            prop_assert!(!spots.is_empty() && spots.len() <= PER_FILE);
+            prop_assert!(spots.is_sorted_by(|one, other| one < other) && spots.iter().all(|spot| *spot < length));
+            let mut pages: Vec<u64> = spots.iter().map(|spot| spot / PAGE).collect();
+            pages.dedup();
+            prop_assert!(pages.len() <= if length > BIG { 3 } else { 1 }, "{:?}", spots);
+        }
     }
 
     #[test]

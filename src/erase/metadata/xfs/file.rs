@@ -13,6 +13,9 @@ const LINK_HEAD: usize = 56;
 /// `XFS_SYMLINK_MAXLEN`.
 const LONGEST_LINK: u64 = 1024;
 
+/// Blocks that the longest target takes, of the smallest size and with their heads, and one more.
+const MOST_BLOCKS: u64 = 4;
+
 /// Makes blocks zero that a file owns and that were never written to.
 pub(super) fn clean_preallocated(walk: &mut Walk<'_>, inode: &Inode, slot: &[u8]) -> Result<()> {
     fork::each(walk, inode, &inode.data, slot, &mut |walk, mapping| {
@@ -30,7 +33,7 @@ pub(super) fn clean_link(walk: &mut Walk<'_>, inode: &Inode, slot: &[u8]) -> Res
     let mut left = usize::try_from(inode.size.min(LONGEST_LINK + 1)).unwrap_or_default();
     for mapping in fork::list(walk, inode, &inode.data, slot)? {
         walk.spend(mapping.blocks)?;
-        if mapping.blocks > LONGEST_LINK {
+        if mapping.blocks > MOST_BLOCKS {
             return Err(wrong());
         }
         let mut block = walk.read(&[mapping.place])?;

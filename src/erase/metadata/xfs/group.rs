@@ -30,9 +30,11 @@ pub(super) fn clean(walk: &mut Walk<'_>, ag: u32) -> Result<()> {
             return Err(damaged(format!("the headers of allocation group {ag}")));
         }
     }
-    // Nothing is ever written between the headers and the next block.
-    let end = (4 * sector as u64).next_multiple_of(walk.geometry.block);
-    walk.clean_all(Kind::FreeLists, Extent::between(start + 4 * sector as u64, start + end))?;
+    // The filesystem never writes between the headers and the next block; in the first group a boot loader might.
+    let (behind, end) = (4 * sector as u64, (4 * sector as u64).next_multiple_of(walk.geometry.block));
+    if ag > 0 {
+        walk.clean_all(Kind::FreeLists, Extent::between(start + behind, start + end))?;
+    }
     free_list(walk, ag, agf, agfl)?;
     trees(walk, ag, agf, agi)?;
     let mut behind = 0;

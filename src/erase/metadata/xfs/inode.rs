@@ -89,10 +89,10 @@ fn one(walk: &mut Walk<'_>, slot: &mut [u8], number: u64, free: bool) -> Result<
         dead_bytes(slot, fork, &mut dead)?;
     }
     let changed = walk.clean(Kind::InodeSlack, slot, &dead, crc)?;
-    match inode.mode & libc_mode::TYPE {
-        libc_mode::DIRECTORY => directory::clean(walk, &inode, slot)?,
-        libc_mode::LINK => file::clean_link(walk, &inode, slot)?,
-        libc_mode::REGULAR => file::clean_preallocated(walk, &inode, slot)?,
+    match inode.mode & file_type::MASK {
+        file_type::DIRECTORY => directory::clean(walk, &inode, slot)?,
+        file_type::LINK => file::clean_link(walk, &inode, slot)?,
+        file_type::REGULAR => file::clean_preallocated(walk, &inode, slot)?,
         _ => {}
     }
     if let Some(fork) = &inode.attributes {
@@ -102,8 +102,8 @@ fn one(walk: &mut Walk<'_>, slot: &mut [u8], number: u64, free: bool) -> Result<
 }
 
 /// The kinds of files in `di_mode`, as in inode(7).
-mod libc_mode {
-    pub(super) const TYPE: u16 = 0o170_000;
+mod file_type {
+    pub(super) const MASK: u16 = 0o170_000;
     pub(super) const DIRECTORY: u16 = 0o040_000;
     pub(super) const REGULAR: u16 = 0o100_000;
     pub(super) const LINK: u16 = 0o120_000;
@@ -162,7 +162,7 @@ impl Inode {
         let attributes = (split > start)
             .then(|| fork_at(u8_at(slot, 83), split..slot.len(), local, attribute_extents))
             .transpose()?;
-        if data.format == Format::Local && mode & libc_mode::TYPE == libc_mode::REGULAR {
+        if data.format == Format::Local && mode & file_type::MASK == file_type::REGULAR {
             return Err(wrong("content in its slot"));
         }
         Ok(Self { number, mode, size, data, attributes })

@@ -162,9 +162,15 @@ impl Walk<'_> {
             let piece = &mut buffer[..length];
             self.volume.read(at, piece)?;
             // In units of a page, so that a byte here and there does not fill the holes between.
-            for (index, page) in piece.chunks(4096).enumerate().filter(|(_, page)| !is_zero(page)) {
-                self.note(kind, 0, nonzero(page));
-                self.write(at + index as u64 * 4096, &[0; 4096][..page.len()])?;
+            let pages: Vec<&[u8]> = piece.chunks(4096).collect();
+            let mut from = at;
+            for run in pages.chunk_by(|one, next| is_zero(one) == is_zero(next)) {
+                let bytes: u64 = run.iter().map(|page| page.len() as u64).sum();
+                if !run.first().is_none_or(|page| is_zero(page)) {
+                    self.note(kind, 0, run.iter().map(|page| nonzero(page)).sum());
+                    self.write(from, &vec![0; usize::try_from(bytes).unwrap_or(PIECE)])?;
+                }
+                from += bytes;
             }
             at += length as u64;
         }
