@@ -52,7 +52,12 @@ pub(crate) fn plant_swap(area: &Path) {
 }
 
 /// Makes a swap file whose pages hold markers.
-pub(crate) fn plant_swap_file(path: &Path) {
+pub(crate) fn plant_swap_file(path: &Path, kind: &str) {
+    fs::write(path, "").unwrap();
+    if kind == "btrfs" {
+        // Linux swaps to no other file there: btrfs(5).
+        tool("chattr", [Path::new("+C"), path]);
+    }
     fs::write(path, vec![0; 4 << 20]).unwrap();
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     tool("mkswap", [Path::new("-q"), Path::new("-Lfileswap"), path]);

@@ -55,7 +55,7 @@ pub(crate) fn plant(root: &Path, filesystem: Filesystem) -> Option<u64> {
     links(root);
     attributes(root, filesystem);
     live(root);
-    plant_swap_file(&root.join("swapfile"));
+    plant_swap_file(&root.join("swapfile"), filesystem.kind);
     let compressed = (filesystem.kind == "btrfs").then(|| btrfs(root, filesystem)).flatten();
     if ["xfs", "btrfs"].contains(&filesystem.kind) {
         reflinked(root);
