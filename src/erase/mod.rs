@@ -27,7 +27,7 @@ use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
 use metadata::Act;
-pub use places::SwapFiles;
+pub use places::{SwapFile, SwapFiles};
 use policy::{ErasePlan, Policy};
 use report::{Erasure, VolumeErasure};
 

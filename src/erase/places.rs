@@ -83,9 +83,18 @@ fn walk(content: Content, volume: &VolumeBytes<'_>, act: Act) -> Result<Vec<Rema
     }
 }
 
-/// The swap space in files of the guest: the volume that a file is on, and the parts of the disk it has.
+/// The swap space in files of the guest.
 #[derive(Debug, Clone, Default)]
-pub struct SwapFiles(pub Vec<(usize, Extents)>);
+pub struct SwapFiles(pub Vec<SwapFile>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct SwapFile {
+    /// The index of the volume that it is on.
+    pub volume: usize,
+    /// Where it is there, in bytes of the volume; or why that cannot be told.
+    pub place: Result<Extents, String>,
+}
 
 /// Finds what of the disk is free. Nothing of it may be mounted; `probe` is an empty folder.
 ///
@@ -103,7 +112,9 @@ pub(super) fn find(
         let mut part = Part::new(volume_name(volume));
         let found = free_space(&mut part, volume, devices, probe);
         if let Some(free) = part.judge(found)? {
-            let swap = swap_files.0.iter().filter(|(on, _)| *on == index).flat_map(|(_, files)| files.iter());
+            let files = || swap_files.0.iter().filter(|file| file.volume == index).map(|file| &file.place);
+            part.report.unproven = files().find_map(|place| place.clone().err()).or(part.report.unproven);
+            let swap = files().flatten().flat_map(Extents::iter);
             let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk())? };
             let free = Extents::new(free.iter().chain(swap).chain(tail))?;
             part.take(free.within(0, volume.length).shifted(volume.offset));

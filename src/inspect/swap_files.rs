@@ -7,9 +7,9 @@ use std::path::Path;
 
 use crate::disk::fstab::{self, Source};
 use crate::disk::{Content, probe};
-use crate::erase::SwapFiles;
 use crate::erase::map::swap;
-use crate::error::{Context, Result};
+use crate::erase::{SwapFile, SwapFiles};
+use crate::error::{Context, ErrorKind, Result};
 use crate::guest::GuestRoot;
 use crate::mount::place::GuestLayout;
 
@@ -32,16 +32,18 @@ pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<SwapFiles> {
         // The innermost filesystem that the path is in.
         let places = layout.others.iter().filter(|place| real.path.starts_with(&place.point));
         let place = places.max_by_key(|place| place.point.components().count()).unwrap_or(&layout.root);
-        let extents = match swap::file_extents(&file)
-            .map_err(|error| error.within(format!("cannot tell where {path} of the guest is on the disk")))?
-        {
-            swap::Place::Volume(extents) => extents,
+        let extents = match swap::file_extents(&file) {
+            Ok(swap::Place::Volume(extents)) => Ok(extents),
             // The filesystem has this one device.
-            swap::Place::Devices(mut devices) => {
-                devices.pop_first().map(|(_, extents)| extents).unwrap_or_default()
+            Ok(swap::Place::Devices(mut devices)) => {
+                Ok(devices.pop_first().map(|(_, extents)| extents).unwrap_or_default())
             }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                Err(format!("what is in the swap file {path} stays: {}", error.chain()))
+            }
+            Err(error) => return Err(error),
         };
-        found.0.push((place.volume, extents));
+        found.0.push(SwapFile { volume: place.volume, place: extents });
     }
     Ok(found)
 }
