@@ -26,7 +26,7 @@ fn what_cannot_be_mapped() {
         ("mkfs.f2fs -q -f", "f2fs"),
         ("mkfs.nilfs2 -q -f", "nilfs2"),
         ("mkfs.jfs -q -f", "jfs"),
-        ("", "lvm2"),
+        ("", "LVM2_member"),
     ] {
         let stage = with_fourth(&planted, make);
         let ran = stage.unchanged_by("seal --digest none", 5);

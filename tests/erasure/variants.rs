@@ -53,7 +53,7 @@ pub(crate) const fn filesystem(
     Filesystem { name, mkfs, kind, options }
 }
 
-pub(crate) const EXT4: Filesystem = filesystem("ext4", "mkfs.ext4 -q -F", "ext4", "");
+pub(crate) const EXT4: Filesystem = filesystem("ext4", "mkfs.ext4 -q -F -b 4096", "ext4", "");
 
 pub(crate) const XFS: Filesystem = filesystem("xfs", "mkfs.xfs -q -f", "xfs", "");
 pub(crate) const BTRFS: Filesystem = filesystem("btrfs", "mkfs.btrfs -q -f -m single", "btrfs", "");
@@ -94,12 +94,12 @@ fn ext4_in_every_format_and_way() {
 
 #[test]
 fn ext4_with_inline_data() {
-    some(filesystem("ext4-inline", "mkfs.ext4 -q -F -O inline_data -I 256", "ext4", ""), &["zeroed"]);
+    some(filesystem("ext4-inline", "mkfs.ext4 -q -F -b 4096 -O inline_data -I 256", "ext4", ""), &["zeroed"]);
 }
 
 #[test]
 fn ext4_that_journals_contents() {
-    some(filesystem("ext4-journal", "mkfs.ext4 -q -F", "ext4", "data=journal"), &["zeroed"]);
+    some(filesystem("ext4-journal", "mkfs.ext4 -q -F -b 4096", "ext4", "data=journal"), &["zeroed"]);
 }
 
 #[test]
@@ -109,12 +109,12 @@ fn ext4_with_blocks_of_1_kib() {
 
 #[test]
 fn ext3() {
-    some(filesystem("ext3", "mkfs.ext3 -q -F", "ext3", ""), &[]);
+    some(filesystem("ext3", "mkfs.ext3 -q -F -b 2048", "ext3", ""), &[]);
 }
 
 #[test]
 fn ext2() {
-    some(filesystem("ext2", "mkfs.ext2 -q -F", "ext2", ""), &[]);
+    some(filesystem("ext2", "mkfs.ext2 -q -F -b 4096", "ext2", ""), &[]);
 }
 
 #[test]
