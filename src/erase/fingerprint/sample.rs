@@ -30,7 +30,7 @@ const BLOCK_BYTES: usize = 512;
 /// What is read at once, in bytes. Each one that is read costs more than all else that is done here.
 const PAGE: u64 = 4096;
 /// A file that is longer is looked at in three pages, others in one.
-const BIG: u64 = 64 << 10;
+const BIG: u64 = 4 << 20;
 /// How many windows of a block there are of which the best is taken.
 const CHOICE: usize = 32;
 /// A file that is written anew is compared with its old content up to this length in bytes.
