@@ -89,6 +89,7 @@ pub use armed::{VARIABLE, arm, point};
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use nix::sys::signal::{Signal, raise};
 
@@ -98,6 +99,7 @@ mod armed {
     /// The variable that arms one point: `NAME=kill`, `NAME=stop` or `NAME=fail`.
     pub const VARIABLE: &str = "GUESTSEAL_FAULT";
 
+    static STRUCK: AtomicBool = AtomicBool::new(false);
     static ARMED: OnceLock<(Point, Fault)> = OnceLock::new();
 
     #[derive(Debug, Clone, Copy)]
@@ -132,7 +134,8 @@ mod armed {
     /// When the tests asked for a failure here.
     pub fn point(point: Point) -> Result<()> {
         match ARMED.get() {
-            Some((armed, fault)) if *armed == point => match fault {
+            // Once: the proof attaches the disk a second time.
+            Some((armed, fault)) if *armed == point && !STRUCK.swap(true, Ordering::Relaxed) => match fault {
                 Fault::Kill => raise(Signal::SIGKILL).context(|| "cannot die"),
                 Fault::Stop => raise(Signal::SIGSTOP).context(|| "cannot stop"),
                 Fault::Fail => Err(Error::failed(format!("failed on purpose at {}", point.name()))),
