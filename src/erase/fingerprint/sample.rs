@@ -19,9 +19,9 @@ use crate::sys::holes::first_data;
 /// The most windows of one file.
 const PER_FILE: usize = 4;
 /// The most files of one folder that goes; they are taken evenly from all below it.
-const PER_TREE: u64 = 1024;
-/// So many files are all looked at; of the next twice as many every other one, and so on. A million are some thousands.
-const ALL: u64 = 512;
+const PER_TREE: u64 = 512;
+/// So many files are all looked at; of the next twice as many every other one, and so on. Of a million it is three thousand.
+const ALL: u64 = 256;
 /// The most windows that are held before they are given away.
 pub const BATCH: usize = 1024;
 /// The smallest block of a filesystem, in bytes: what lies across two may lie apart on the disk.
