@@ -18,7 +18,9 @@ fn whole_way(mib: u64, options: &str, room: u64) {
     assert!(before > 100, "only {before} traces");
     // The kernel itself makes zero what it takes out of blocks of attributes.
     for kind in ["log", "free inodes", "inode slack", "directories", "preallocated"] {
-        assert!(of(&counted, kind).nonzero > 0, "{kind}: {counted:?}");
+        // Of many groups the kernel may take one that nothing was in yet.
+        let is_empty = kind == "preallocated" && options.contains("agcount");
+        assert!(is_empty || of(&counted, kind).nonzero > 0, "{kind}: {counted:?}");
     }
 
     assert_eq!(image.walk(Act::Zero), counted, "what is cleaned is what was counted");

@@ -116,9 +116,11 @@ fn in_the_commit_and_for_the_record() {
                 } else {
                     assert_eq!(code, Some(4), "{point}: {ended:?}");
                     guestseal("seal", &[&disk.image]).expect(4);
-                    guestseal("recover", &[&disk.image]).expect(4);
-                    disk.make_room();
-                    guestseal("recover", &[&disk.image]).expect(0);
+                    // What the image's file gives back of itself may be room enough.
+                    if guestseal("recover", &[&disk.image]).code() != Some(0) {
+                        disk.make_room();
+                        guestseal("recover", &[&disk.image]).expect(0);
+                    }
                 }
                 println!("{} at {point}: {code:?}", disk.image.display());
                 guestseal("verify", &[&disk.image]).expect(0);
