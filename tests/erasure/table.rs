@@ -12,8 +12,46 @@ use crate::scan::{Counts, count};
 use crate::stage::Stage;
 use crate::variants::{BTRFS, EXT4, XFS, possible};
 
-/// The kinds that stay in every image: the boot loader's area, and what a snapshot of the guest holds.
-const STAY: [&str; 2] = ["boot", "snapshot"];
+/// The kinds of markers, in words for people.
+const KINDS: &[(&str, &str)] = &[
+    ("ago", "file deleted long ago, in part overwritten since"),
+    ("deleted", "file the guest deleted before it was shut down"),
+    ("large", "large file (8 MiB)"),
+    ("small", "small files"),
+    ("tiny", "tiny files (inline where the filesystem does that)"),
+    ("tinygone", "the same, deleted by the guest"),
+    ("fragmented", "fragmented file"),
+    ("sparse", "sparse file"),
+    ("hardlinked", "file with several names"),
+    ("overwritten", "live file: its text before it was overwritten, shortened, replaced"),
+    ("truncated", "live log that sealing empties"),
+    ("rotated", "rotated log"),
+    ("noise", "file that cannot be compressed"),
+    ("reflinked", "file with shared extents"),
+    ("zeroed", "live file: what its unwritten extents held"),
+    ("reserved", "file deleted before others preallocated its place"),
+    ("name", "names of files"),
+    ("longname", "long names"),
+    ("manynames", "names in a large folder"),
+    ("slackname", "names deleted from a folder that stays"),
+    ("oldname", "names from before a rename"),
+    ("fastlink", "targets of short links"),
+    ("slowlink", "targets of long links"),
+    ("xattr", "small extended attributes"),
+    ("xattrblock", "extended attributes in a block"),
+    ("xattrremote", "extended attributes of many blocks"),
+    ("xattrgone", "attribute removed from a file that stays"),
+    ("esp", "ESP: files"),
+    ("espdir", "ESP: files with long names"),
+    ("espname", "ESP: short names"),
+    ("esplongname", "ESP: long names"),
+    ("swap", "swap partition"),
+    ("swapfile", "swap file"),
+    ("gap", "between partitions"),
+    ("tail", "behind the last partition"),
+    ("boot", "before the first partition: the boot loader's, stays"),
+    ("snapshot", "held by a snapshot of the guest's: in the record, stays"),
+];
 
 /// What was found in the disk and in the file of a qcow2 image.
 struct Found {
@@ -66,18 +104,21 @@ fn virt_sysprep(image: &Path) {
 }
 
 fn print(columns: &[(&str, [Found; 4])]) {
-    let kinds: BTreeSet<&String> = columns.iter().flat_map(|(_, found)| found[0].disk.keys()).collect();
+    let planted: BTreeSet<&str> =
+        columns.iter().flat_map(|(_, found)| found[0].disk.keys()).map(String::as_str).collect();
+    let told: BTreeSet<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(planted, told);
     let (mut head, mut rule) = (String::from("| kind |"), String::from("|---|"));
     for (name, _) in columns {
         head += &format!(" {name}: before | `rm` | virt-sysprep | guestseal |");
         rule += "--:|--:|--:|--:|";
     }
     println!("TABLE {head}\nTABLE {rule}");
-    for kind in kinds {
-        let mut line = format!("| {kind}{} |", if STAY.contains(&kind.as_str()) { " (stays)" } else { "" });
+    for (kind, words) in KINDS {
+        let mut line = format!("| {words} |");
         for (_, found) in columns {
             let [before, script, sysprep, sealed] = found;
-            let number = |counts: &Counts| counts.get(kind).copied().unwrap_or_default();
+            let number = |counts: &Counts| counts.get(*kind).copied().unwrap_or_default();
             let both = |found: &Found| format!("{} / {}", number(&found.disk), number(&found.file));
             if number(&before.disk) == 0 {
                 line += " – | – | – | – |";
