@@ -117,7 +117,7 @@ fn in_the_commit_and_for_the_record() {
                     assert_eq!(code, Some(4), "{point}: {ended:?}");
                     guestseal("seal", &[&disk.image]).expect(4);
                     // What the image's file gives back of itself may be room enough.
-                    if guestseal("recover", &[&disk.image]).code() != Some(0) {
+                    if guestseal("recover", &[&disk.image]).code != 0 {
                         disk.make_room();
                         guestseal("recover", &[&disk.image]).expect(0);
                     }
