@@ -141,7 +141,7 @@ fn qcow2_that_names_other_files() {
     if !ready() {
         return;
     }
-    let words = ["backing file", "qemu-img convert"];
+    let words = ["backing file", "--flatten"];
     backed(|_| "other.qcow2".into()).must_open_nothing("relative", &[6], &words);
     backed(|forged| forged.host("etc/shadow")).must_open_nothing("absolute", &[6], &words);
     backed(|forged| format!("json:{{\"driver\":\"raw\",\"file.filename\":\"{}\"}}", forged.host("secret")))
@@ -236,7 +236,7 @@ fn qcow2_with_numbers_that_lie() {
         forged.be64(24, 1 << 50);
         forged.be32(36, u32::MAX);
     })
-    .must_be_refused("an L1 table of 32 GiB", &[1, 6], &["cut off"]);
+    .must_be_refused("an L1 table of 32 GiB", &[6], &["larger than qemu takes"]);
     for length in [0, 4, 103, 1 << 20, u32::MAX] {
         qcow2_with(|forged| forged.be32(100, length)).must_be_refused(
             &format!("header of {length}"),
