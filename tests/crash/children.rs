@@ -124,7 +124,8 @@ fn qemu_img_killed_while_it_writes() {
     let tally = Tally::default();
     for (mode, point) in [(MODES[0], Point::JournalNamed), (MODES[1], Point::Detached)] {
         let reference = Reference::make(&image, mode);
-        let length = writing(&reference, point);
+        // The shortest: what the host's disk was busy with once says nothing of the next time.
+        let length = (0..3).map(|_| writing(&reference, point)).min().unwrap();
         println!("{}: qemu-img takes {length:?}", mode.name());
         let mut caught = 0;
         for _ in 0..12 {
