@@ -56,7 +56,9 @@ impl Whole {
             self.blocks += blocks;
             done += blocks;
             if self.blocks == size {
-                clean_block(walk, inode, self.first * block, &self.places)?;
+                let at = self.first.checked_mul(block);
+                let at = at.ok_or_else(|| damaged(format!("inode {}: far too long", inode.number)))?;
+                clean_block(walk, inode, at, &self.places)?;
                 self.places.clear();
                 self.blocks = 0;
             }
