@@ -1,6 +1,6 @@
 //! XFS: the log, the slots of free inodes, the unused ends of live ones, and the unused parts of the blocks of
 //! directories, attributes and trees. Follows the on-disk format of fs/xfs/libxfs/xfs_format.h and xfs_da_format.h, in
-//! versions 4 and 5. Each parser only says which bytes of a block nothing uses; [`Walk::clean`] alone looks at them,
+//! versions 4 and 5. Each parser only says which bytes of a block nothing uses; `Walk::clean` alone looks at them,
 //! makes them zero and mends the checksum.
 
 #![forbid(unsafe_code)]
