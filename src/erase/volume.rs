@@ -6,10 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use nix::errno::Errno;
-use nix::unistd::Whence;
-
 use crate::error::{Context, Error, Result};
+use crate::sys::holes::first_data;
 
 /// The bytes of a volume. Nothing outside of it can be reached.
 #[derive(Debug, Clone, Copy)]
@@ -63,17 +61,11 @@ impl<'a> VolumeBytes<'a> {
     /// tell its holes (lseek(2), SEEK_DATA), this is `at`.
     ///
     /// # Errors
-    /// When they do not lie inside.
+    /// When they do not lie inside, or the disk cannot be asked.
     pub fn next_data(&self, at: u64, end: u64) -> Result<u64> {
         let (place, last) = (self.place(at, 0)?, self.place(end, 0)?);
-        let found = i64::try_from(place)
-            .map_or(Err(Errno::EOVERFLOW), |from| nix::unistd::lseek(self.disk, from, Whence::SeekData));
-        let found = match found {
-            Ok(found) => u64::try_from(found).unwrap_or(place),
-            Err(Errno::ENXIO) => last,
-            Err(_) => place,
-        };
-        Ok(found.clamp(place, last.max(place)) - self.offset)
+        let found = first_data(self.disk, place).context(|| "cannot tell where the disk has data")?;
+        Ok(found.unwrap_or(last).clamp(place, last.max(place)) - self.offset)
     }
 
     /// The same bytes as a stream, for what reads any disk so.

@@ -7,11 +7,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::extent::{Extent, Extents};
 use crate::attach::AttachedDisk;
 use crate::error::{Context, Result};
+use crate::sys::holes;
 use crate::sys::interrupt;
 use crate::sys::ioctl::block_device_discard;
 
@@ -57,15 +57,10 @@ fn with_data(disk: &AttachedDisk, extents: &Extents) -> Result<Extents> {
 /// False when this disk takes no such request.
 fn punch(file: &File, extent: Extent) -> Result<bool> {
     let failed = || format!("cannot erase {} bytes at byte {} of the disk", extent.length, extent.start);
-    let kind = file.metadata().context(failed)?.file_type();
-    let punched = if kind.is_block_device() {
-        block_device_discard(file, extent.start, extent.length)
-    } else {
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let offset = |bytes: u64| i64::try_from(bytes).map_err(|_| Errno::EFBIG);
-        offset(extent.start).and_then(|start| fallocate(file, flags, start, offset(extent.length)?))
-    };
-    match punched {
+    if !file.metadata().context(failed)?.file_type().is_block_device() {
+        return holes::punch(file, extent.start..extent.end()).context(failed);
+    }
+    match block_device_discard(file, extent.start, extent.length) {
         Ok(()) => Ok(true),
         Err(Errno::EOPNOTSUPP | Errno::ENOTTY) => Ok(false),
         Err(errno) => Err(errno).context(failed),

@@ -4,15 +4,15 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 use crate::image::identity::hexadecimal;
 use crate::report::{Event, Observer};
+use crate::sys::holes::next_data;
 use crate::sys::interrupt;
 
 const BLOCK: usize = 1 << 20;
@@ -28,7 +28,8 @@ pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Resu
     let (mut hash, mut block, zeroes) = (Sha256::new(), vec![0u8; BLOCK], vec![0u8; BLOCK]);
     let mut at = 0;
     while at < total {
-        let (data, hole) = next_data(file, at, total).context(failed)?;
+        let Range { start: data, end: hole } =
+            next_data(file, at, total).context(failed)?.unwrap_or(total..total);
         while at < data {
             interrupt::check().map_err(|error| error.within(failed()))?;
             let length = usize::try_from(data - at).unwrap_or(BLOCK).min(BLOCK);
@@ -52,20 +53,6 @@ pub fn sha256(mut file: &File, path: &Path, observer: &mut dyn Observer) -> Resu
         }
     }
     Ok(hexadecimal(&hash.finalize()))
-}
-
-/// The next stretch of data at or after `at`: its start and end (lseek(2), `SEEK_DATA` and `SEEK_HOLE`).
-fn next_data(file: &File, at: u64, total: u64) -> nix::Result<(u64, u64)> {
-    let offset = |at: u64| i64::try_from(at).map_err(|_| Errno::EOVERFLOW);
-    let position = |at: i64| u64::try_from(at).map_err(|_| Errno::EOVERFLOW);
-    let data = match lseek(file, offset(at)?, Whence::SeekData) {
-        Ok(data) => position(data)?,
-        Err(Errno::ENXIO) => return Ok((total, total)),
-        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok((at, total)),
-        Err(errno) => return Err(errno),
-    };
-    let hole = position(lseek(file, offset(data)?, Whence::SeekHole)?)?;
-    Ok((data.min(total), hole.min(total)))
 }
 
 #[cfg(test)]

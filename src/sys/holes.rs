@@ -1,4 +1,5 @@
-//! Where a file has data: its holes are known to read as zero, and need not be read (lseek(2), `SEEK_DATA`).
+//! Where a file has data: its holes are known to read as zero, and need not be read (lseek(2), `SEEK_DATA`). And making
+//! holes (fallocate(2), `FALLOC_FL_PUNCH_HOLE`).
 
 #![forbid(unsafe_code)]
 
@@ -6,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 /// The next bytes at or after `from` and before `end` that may be other than zero; None when there are none. Where holes
@@ -18,11 +20,38 @@ pub fn next_data(file: impl AsFd, from: u64, end: u64) -> nix::Result<Option<Ran
         return Ok(None);
     }
     let Some(start) = first_data(&file, from)?.filter(|start| *start < end) else { return Ok(None) };
-    match seek(&file, start, Whence::SeekHole) {
-        Ok(hole) if hole > start => Ok(Some(start..hole.min(end))),
+    Ok(Some(start..data_end(file, start, end)?))
+}
+
+/// Where the data that is at `start` ends: at a hole, or at `end`. It moves the file's own position.
+///
+/// # Errors
+/// When the filesystem fails.
+pub fn data_end(file: impl AsFd, start: u64, end: u64) -> nix::Result<u64> {
+    match seek(file, start, Whence::SeekHole) {
+        Ok(hole) if hole > start => Ok(hole.min(end)),
         // It knows of no holes; or it says that data is a hole, or ended meanwhile.
-        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(Some(start..end)),
+        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(end),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Makes a hole of these bytes, which then read as zero; the file keeps its length. False when this file takes no
+/// holes.
+///
+/// # Errors
+/// When the filesystem fails.
+pub fn punch(file: impl AsFd, bytes: Range<u64>) -> nix::Result<bool> {
+    let number = |bytes| i64::try_from(bytes).map_err(|_| Errno::EFBIG);
+    let (start, length) = (number(bytes.start)?, number(bytes.end.saturating_sub(bytes.start))?);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    loop {
+        match fallocate(&file, flags, start, length) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -65,6 +94,18 @@ mod tests {
         assert_eq!(next_data(&file, 0, 4096), Ok(None));
         assert_eq!(next_data(&file, 5, 5), Ok(None));
         assert_eq!(next_data(&file, u64::MAX - 1, u64::MAX), Err(Errno::EOVERFLOW));
+    }
+
+    #[test]
+    fn a_hole_is_punched_where_the_file_takes_one() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 12288], 0).unwrap();
+        assert_eq!(punch(&file, 4096..8192), Ok(true));
+        assert_eq!((next_data(&file, 1, 12288), file.metadata().unwrap().len()), (Ok(Some(1..4096)), 12288));
+        assert_eq!(next_data(&file, 4096, 12288), Ok(Some(8192..12288)));
+        let (_read, write) = std::io::pipe().unwrap();
+        assert_eq!(punch(&write, 0..4096), Err(Errno::ESPIPE));
+        assert_eq!(punch(&file, 0..u64::MAX), Err(Errno::EFBIG));
     }
 
     #[test]

@@ -14,9 +14,10 @@ use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
-use self::sweep::{Act, Sweep};
+use self::sweep::Sweep;
 use super::format::Format;
 use crate::erase::extent::{Extent, Extents};
+use crate::erase::metadata::Act;
 use crate::error::Result;
 
 /// What became of the bytes of an image file that hold nothing of its disk.

@@ -7,13 +7,11 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::unistd::{Whence, lseek};
-
 use super::ContainerResidue;
 use crate::erase::extent::Extent;
+use crate::erase::metadata::Act;
 use crate::error::{Context, Error, Result};
+use crate::sys::holes;
 
 /// What is read at a time, in bytes.
 const CHUNK: u64 = 1 << 20;
@@ -21,13 +19,6 @@ const CHUNK: u64 = 1 << 20;
 const BLOCK: usize = 4096;
 /// How many places are told.
 const PLACES: usize = 16;
-
-/// What is done to the stretches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
-    Count,
-    Zero,
-}
 
 /// A file that is gone over.
 #[derive(Debug)]
@@ -109,7 +100,8 @@ impl<'a> Sweep<'a> {
         if self.hole.start <= at && end <= self.hole.end() {
             return Ok(None);
         }
-        let Some(start) = self.seek(at, Whence::SeekData)? else {
+        let failed = || "cannot look for data in the image file";
+        let Some(start) = holes::first_data(self.file, at).context(failed)? else {
             self.hole = Extent::between(at, self.end);
             return Ok(None);
         };
@@ -117,21 +109,7 @@ impl<'a> Sweep<'a> {
         if start >= end {
             return Ok(None);
         }
-        let hole = self.seek(start, Whence::SeekHole)?.unwrap_or(end);
-        // Data has a length, whatever a filesystem that moves under us says.
-        Ok(Some(Extent::between(start, if hole > start { hole.min(end) } else { end })))
-    }
-
-    /// None when there is nothing of the kind any more; the byte itself where the file knows no holes.
-    fn seek(&self, at: u64, whence: Whence) -> Result<Option<u64>> {
-        let from = i64::try_from(at).context(|| "the image file is too long")?;
-        match lseek(self.file, from, whence) {
-            Ok(found) => Ok(Some(u64::try_from(found).unwrap_or(at).max(at))),
-            Err(Errno::ENXIO) => Ok(None),
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) if matches!(whence, Whence::SeekData) => Ok(Some(at)),
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(None),
-            Err(errno) => Err(errno).context(|| "cannot look for data in the image file"),
-        }
+        Ok(Some(Extent::between(start, holes::data_end(self.file, start, end).context(failed)?)))
     }
 
     /// Makes data zero, but for long stretches that are zero already. What is not is told by its beginning.
@@ -184,19 +162,12 @@ impl<'a> Sweep<'a> {
 
     /// Whether the filesystem took it back.
     fn give_back(&mut self, extent: Extent) -> Result<bool> {
-        let number = |number| i64::try_from(number).context(|| "the image file is too long");
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        loop {
-            match fallocate(self.file, flags, number(extent.start)?, number(extent.length)?) {
-                Ok(()) => return Ok(true),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV) => {
-                    self.grain = None;
-                    return Ok(false);
-                }
-                Err(errno) => return Err(errno).context(|| "cannot give back blocks of the image file"),
-            }
+        let given = holes::punch(self.file, extent.start..extent.end());
+        let given = given.context(|| "cannot give back blocks of the image file")?;
+        if !given {
+            self.grain = None;
         }
+        Ok(given)
     }
 
     /// Writes zeros where there are none.
