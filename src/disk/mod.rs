@@ -13,6 +13,7 @@ pub mod fstab;
 mod gpt;
 mod layout;
 mod mbr;
+pub(crate) mod number;
 mod probe;
 mod table;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::extent::{Extent, Extents};
 use crate::attach::AttachedDisk;
+use crate::disk::number::nonzero;
 use crate::error::{Context, Result};
 use crate::sys::holes;
 use crate::sys::interrupt;
@@ -106,8 +107,8 @@ pub(super) fn count_nonzero(disk: &AttachedDisk, extents: &Extents) -> Result<(u
         for piece in together {
             let at = usize::try_from(piece.start - first.start).unwrap_or(0);
             let piece_bytes = &bytes[at..at + usize::try_from(piece.length).unwrap_or(0)];
-            let nonzero = piece_bytes.iter().filter(|byte| **byte != 0).count();
-            count += nonzero as u64;
+            let nonzero = nonzero(piece_bytes);
+            count += nonzero;
             if nonzero > 0 && places.len() < PLACES {
                 places.push(piece);
             }

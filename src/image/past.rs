@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::qcow2::{Header, be64};
+use super::qcow2::Header;
+use crate::disk::number::be64;
 use crate::error::{Context, Error, Result};
 use crate::sys::tool::Tool;
 

@@ -4,6 +4,7 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::qcow2_geometry::L1_LIMIT;
+use crate::disk::number::{be32, be64};
 use crate::error::{Context, Error, Result};
 
 const MAGIC: u32 = 0x5146_49fb;
@@ -47,14 +48,6 @@ pub struct Header {
     pub head: Vec<(u64, u64)>,
     /// Of an overlay that guestseal made: the inode number of its image.
     pub mark: Option<u64>,
-}
-
-pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
-}
-
-pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
 /// Reads the header of a qcow2 image, version 2 or 3.

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::qcow2::{be32, be64};
+use crate::disk::number::{be32, be64};
 use crate::error::{Error, Result};
 
 /// The most bytes of an L1 table and of a refcount table, by qemu's own bounds.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::qcow2::be64;
 use super::qcow2_geometry::{Geometry, Place, cut, damaged, read_at};
+use crate::disk::number::be64;
 use crate::error::{Context, Error, Result};
 
 /// The most words of 64 clusters that may be in use: 32 TiB in clusters of 64 KiB that lie side by side.

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use crate::disk::number::le64;
 use crate::error::{Error, Result};
 
 const SECTOR: u64 = 512;
@@ -14,9 +15,7 @@ const DESCRIPTION_MAX: u64 = 1 << 20;
 /// # Errors
 /// When the disk is in other files too, has a parent, cannot be written although it shall, or when it cannot be told.
 pub fn check<R: Read + Seek>(mut file: R, head: &[u8], will_write: bool) -> Result<()> {
-    let word = |at: usize| {
-        head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
-    };
+    let word = |at| le64(head, at);
     if !head.starts_with(b"KDMV") {
         return Err(unsupported("no vmdk of one sparse file"));
     }

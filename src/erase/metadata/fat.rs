@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Act, Remains};
+use crate::disk::number::nonzero;
 use crate::erase::extent::Extent;
 use crate::erase::map::fat::table::{Entry, Table, damaged};
 use crate::erase::volume::VolumeBytes;
@@ -240,7 +241,7 @@ fn clean(account: &mut Remains, volume: &VolumeBytes<'_>, act: Act, place: Exten
         interrupt::check()?;
         let length = usize::try_from((place.end() - at).min(PIECE)).unwrap_or_default();
         let mut bytes = volume.read_vec(at, length)?;
-        let nonzero = bytes.iter().filter(|byte| **byte != 0).count() as u64;
+        let nonzero = nonzero(&bytes);
         account.nonzero = account.nonzero.saturating_add(nonzero);
         if nonzero > 0 && act == Act::Zero {
             bytes.fill(0);

@@ -159,11 +159,3 @@ impl Account {
         Ok(live.gaps(0, self.end).iter().collect())
     }
 }
-
-fn le32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn le64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_le_bytes)
-}

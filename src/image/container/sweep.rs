@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 
 use super::ContainerResidue;
+use crate::disk::number::nonzero;
 use crate::erase::extent::Extent;
 use crate::erase::metadata::Act;
 use crate::error::{Context, Error, Result};
@@ -196,7 +197,7 @@ impl<'a> Sweep<'a> {
             for (index, block) in bytes.chunks(BLOCK).enumerate() {
                 let Some(first) = block.iter().position(|byte| *byte != 0) else { continue };
                 let last = block.iter().rposition(|byte| *byte != 0).unwrap_or(first);
-                found.bytes_nonzero += block.iter().map(|byte| u64::from(*byte != 0)).sum::<u64>();
+                found.bytes_nonzero += nonzero(block);
                 let block_at = at + (index * BLOCK) as u64;
                 add(&mut found.places, Extent::between(block_at + first as u64, block_at + last as u64 + 1));
             }

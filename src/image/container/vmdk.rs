@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::{Account, le32, le64};
+use super::Account;
+use crate::disk::number::{le32, le64};
 use crate::erase::extent::Extent;
 
 const SECTOR: u64 = 512;

@@ -4,30 +4,11 @@
 
 use std::ops::Range;
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let found = at.checked_add(N).and_then(|end| bytes.get(at..end));
-    found.and_then(|found| found.try_into().ok()).unwrap_or([0; N])
-}
-
-pub(super) fn le16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array(bytes, at))
-}
-
-pub(super) fn le32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array(bytes, at))
-}
+pub(super) use crate::disk::number::{be32, byte, le16, le32};
 
 /// A number of 16 bits as a place or count.
 pub(super) fn size16(bytes: &[u8], at: usize) -> usize {
     usize::from(le16(bytes, at))
-}
-
-pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(array(bytes, at))
-}
-
-pub(super) fn byte(bytes: &[u8], at: usize) -> u8 {
-    bytes.get(at).copied().unwrap_or(0)
 }
 
 pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use crate::disk::crc::crc32c;
+pub(super) use crate::disk::number::{be16, be32, be64, byte as u8_at, nonzero, take};
 use crate::error::{Error, Result};
 
 /// The parts of a block that nothing uses.
@@ -19,36 +20,6 @@ pub(super) fn only(part: Range<usize>) -> Dead {
 pub(super) fn damaged(what: impl AsRef<str>) -> Error {
     Error::unsupported(format!("the XFS filesystem is damaged: {}", what.as_ref()))
         .hint("run xfs_repair in the guest, or mount and unmount it there")
-}
-
-/// The bytes at `at`; zeros where the block ends before.
-pub(super) fn take<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    if let Some(bytes) = at.checked_add(N).and_then(|end| block.get(at..end)) {
-        out.copy_from_slice(bytes);
-    }
-    out
-}
-
-pub(super) fn u8_at(block: &[u8], at: usize) -> u8 {
-    take::<1>(block, at)[0]
-}
-
-pub(super) fn be16(block: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes(take(block, at))
-}
-
-pub(super) fn be32(block: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(take(block, at))
-}
-
-pub(super) fn be64(block: &[u8], at: usize) -> u64 {
-    u64::from_be_bytes(take(block, at))
-}
-
-/// How many bytes are not zero.
-pub(super) fn nonzero(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|byte| **byte != 0).count() as u64
 }
 
 /// Whether all bytes are zero; far faster than to count the others.
