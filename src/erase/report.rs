@@ -86,15 +86,11 @@ impl VolumeErasure {
     /// Takes what the walk over the metadata found, before it was made zero or in the proof.
     pub(super) fn take_metadata(&mut self, found: Vec<Remains>, proof: bool) {
         for Remains { kind, bytes, nonzero } in found {
-            let place = self.metadata.iter().position(|known| known.kind == kind);
-            let known = match place {
-                Some(index) => &mut self.metadata[index],
-                None => {
-                    self.metadata.push(MetadataErasure { kind, ..MetadataErasure::default() });
-                    let last = self.metadata.len() - 1;
-                    &mut self.metadata[last]
-                }
-            };
+            let known = self.metadata.iter().position(|known| known.kind == kind).unwrap_or_else(|| {
+                self.metadata.push(MetadataErasure { kind, ..MetadataErasure::default() });
+                self.metadata.len() - 1
+            });
+            let known = &mut self.metadata[known];
             known.bytes = bytes;
             *(if proof { &mut known.bytes_nonzero } else { &mut known.bytes_zeroed }) = nonzero;
         }

@@ -4,14 +4,13 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 
 use super::format::Format;
 use super::info::Image;
 use super::overlay::Overlay;
 use super::qcow2_geometry::{Geometry, Place};
 use crate::erase::extent::{Extent, Extents};
-use crate::error::{Context, Result};
+use crate::error::Result;
 
 /// The disk's bytes in the files themselves.
 #[derive(Debug, Default)]
@@ -43,14 +42,9 @@ pub fn live(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Live>> {
     Ok(image.map(|image| Live { image, overlay }))
 }
 
-fn geometry(mut file: &File) -> Result<Geometry> {
-    let end = file.seek(SeekFrom::End(0)).context(|| "cannot measure an image")?;
-    Geometry::read(&mut file, end)
-}
-
 /// The bytes of the overlay's file, and those of the disk that it has its own for.
 fn in_overlay(mut file: &File) -> Result<(Extents, Extents)> {
-    let geometry = geometry(file)?;
+    let geometry = Geometry::read(&mut file)?;
     let (mut own, mut replaced) = (Vec::new(), Vec::new());
     geometry.visit(&mut file, |disk, place| {
         if let Place::Cluster { at, .. } = place {
@@ -66,7 +60,7 @@ fn in_overlay(mut file: &File) -> Result<(Extents, Extents)> {
 
 /// None when some of it is compressed.
 fn in_qcow2(mut file: &File, replaced: &Extents) -> Result<Option<Extents>> {
-    let geometry = geometry(file)?;
+    let geometry = Geometry::read(&mut file)?;
     let (mut own, mut compressed) = (Vec::new(), false);
     geometry.visit(&mut file, |disk, place| {
         match place {

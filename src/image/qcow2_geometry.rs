@@ -6,7 +6,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use crate::disk::number::{be32, be64};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// The most bytes of an L1 table and of a refcount table, by qemu's own bounds.
 pub(super) const L1_LIMIT: u64 = 32 << 20;
@@ -65,7 +65,8 @@ pub(super) enum Place {
 }
 
 impl Geometry {
-    pub(super) fn read<R: Read + Seek>(image: &mut R, end: u64) -> Result<Self> {
+    pub(super) fn read<R: Read + Seek>(image: &mut R) -> Result<Self> {
+        let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
         let head = read_at(image, 0, 104).map_err(|error| cut().caused_by(error))?;
         let version3 = be32(&head, 4) == 3;
         let mut geometry = Self {

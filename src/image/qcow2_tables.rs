@@ -2,12 +2,12 @@
 //! that what is cut off, lies on something else or counts as free would be found out in the midst of a commit.
 
 use std::collections::HashMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::ops::Range;
 
 use super::qcow2_geometry::{Geometry, Place, cut, damaged, read_at};
 use crate::disk::number::be64;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 /// The most words of 64 clusters that may be in use: 32 TiB in clusters of 64 KiB that lie side by side.
 const WORDS_LIMIT: usize = 8 << 20;
@@ -37,8 +37,7 @@ pub(super) struct Tables {
 impl Tables {
     /// Reads and checks them all, as [`check`] does.
     pub(super) fn checked<R: Read + Seek>(image: &mut R) -> Result<Self> {
-        let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
-        let geometry = Geometry::read(image, end)?;
+        let geometry = Geometry::read(image)?;
         let (blocks, [used, shared, idle]) = (Vec::new(), [(); 3].map(|()| Clusters::default()));
         let mut tables = Self { geometry, blocks, used, shared, idle };
         tables.claim(0, 104)?;
