@@ -11,7 +11,7 @@ use crate::erase::extent::Extent;
 use crate::erase::fingerprint::Fingerprints;
 use crate::erase::policy::ErasePlan;
 use crate::erase::report::Erasure;
-use crate::erase::{SwapFiles, judge, prove};
+use crate::erase::{SwapFile, judge, prove};
 use crate::error::{Result, both_values};
 use crate::fault::{self, Point};
 use crate::image::info::Image;
@@ -32,7 +32,7 @@ pub struct Proof<'a> {
     /// How to attach it again.
     pub way: Way,
     /// Where the guest's swap files are.
-    pub swap_files: SwapFiles,
+    pub swap_files: &'a [SwapFile],
     /// What was deleted.
     pub prints: &'a Fingerprints,
 }
@@ -74,7 +74,7 @@ impl Proof<'_> {
         let probe = attachment.probe();
         let proof = probe.and_then(|probe| {
             let mut erasure =
-                prove(attachment.disk(), &probe, self.plan, &self.swap_files, erasure, observer)?;
+                prove(attachment.disk(), &probe, self.plan, self.swap_files, erasure, observer)?;
             if search {
                 let disk = attachment.disk();
                 let data = disk.data(Extent { start: 0, length: disk.bytes()? })?;

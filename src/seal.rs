@@ -36,7 +36,7 @@ use crate::session::{Handling, Inspection, Session, choose_way};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
-use crate::worker::parent::edit_with;
+use crate::worker::parent::edit;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -172,15 +172,16 @@ fn apply_to_guest(
 ) -> Result<Applied> {
     let layers = |read_only| overlay.map_or_else(|| image.node(read_only), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
+    let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
     let handling = Handling { access: Access::Change, repair: plan.repair };
     let spec = ImageSpec { layers: layers(false), read_only: false };
     let session = Session::open(&spec, (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let fingerprints = plan.erase.policy != Policy::None;
-    let edited = edit_with(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
+    let edited = edit(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
-    let edited = edited.and_then(|edited| Ok((edited, session.swap_files()?)));
+    let edited = edited.and_then(|edited| Ok((edited, session.swap_files(plan.erase.policy)?)));
     let edited = edited.map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
@@ -188,7 +189,6 @@ fn apply_to_guest(
         Ok(edited) => edited,
         Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
     };
-    let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
     let (inspection, erasure) = session.close_after(|attachment| {
         let erased = erase(
             attachment.disk(),
@@ -203,7 +203,14 @@ fn apply_to_guest(
         erasure
     } else {
         let spec = ImageSpec { layers: layers(true), read_only: true };
-        let proof = Proof { plan: plan.erase, image, overlay, way, swap_files, prints: &edited.fingerprints };
+        let proof = Proof {
+            plan: plan.erase,
+            image,
+            overlay,
+            way,
+            swap_files: &swap_files,
+            prints: &edited.fingerprints,
+        };
         proof.make(&spec, erasure, observer)?
     };
     Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited, erasure })

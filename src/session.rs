@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::disk::{DiskLayout, FsState, read_disk};
-use crate::erase::SwapFiles;
+use crate::erase::SwapFile;
+use crate::erase::policy::Policy;
 use crate::error::{Error, Result, both, both_values};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
@@ -184,12 +185,15 @@ impl Session {
         (&self.inspection.guest, self.tree.folder(), points.collect())
     }
 
-    /// The swap space in files of the guest, by its fstab.
+    /// The swap space in files of the guest, by its fstab, as far as it is to be erased.
     ///
     /// # Errors
     /// When the guest's files cannot be read.
-    pub fn swap_files(&self) -> Result<SwapFiles> {
-        swap_files(self.tree.root(), &self.inspection.layout)
+    pub fn swap_files(&self, policy: Policy) -> Result<Vec<SwapFile>> {
+        match policy {
+            Policy::None => Ok(Vec::new()),
+            Policy::Full | Policy::Free => swap_files(self.tree.root(), &self.inspection.layout),
+        }
     }
 
     /// Unmounts, flushes and detaches everything. Goes on after an error and reports the first with the others.

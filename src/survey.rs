@@ -10,7 +10,7 @@ use crate::apply::Mode;
 use crate::attach::{ImageSpec, Way};
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
-use crate::erase::{SwapFiles, prove};
+use crate::erase::{SwapFile, prove};
 use crate::error::{Result, both_values};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
@@ -72,7 +72,9 @@ pub struct Target {
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
     let image = open(target, observer)?;
-    look(&image, target, operations, observer).map(|(seen, _)| seen).map_err(|error| image.lock.blame(error))
+    look(&image, target, operations, Policy::None, observer)
+        .map(|(seen, _)| seen)
+        .map_err(|error| image.lock.blame(error))
 }
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
@@ -90,16 +92,18 @@ fn look(
     image: &Image,
     target: &Target,
     operations: &[Planned],
+    policy: Policy,
     observer: &mut dyn Observer,
-) -> Result<(Survey, SwapFiles)> {
+) -> Result<(Survey, Vec<SwapFile>)> {
     let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
     let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
     let spec = ImageSpec { layers, read_only: overlay.is_none() };
     let way = choose_way(target.attach, image, overlay.is_none())?;
     let handling = Handling { access: Access::Look, repair: target.repair };
     let session = Session::open(&spec, way, handling, observer)?;
-    let seen = edit(operations, session.guest(), Mode::Look, observer);
-    let seen = seen.and_then(|seen| Ok((seen, session.swap_files()?))).map_err(|error| session.blame(error));
+    let seen = edit(operations, session.guest(), (Mode::Look, false), observer);
+    let seen =
+        seen.and_then(|seen| Ok((seen, session.swap_files(policy)?))).map_err(|error| session.blame(error));
     let repairs = session.repairs.clone();
     let ((Edited { operations, confinement, .. }, swap_files), inspection) =
         both_values(seen, session.close())?;
@@ -152,7 +156,7 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         let digest_matches = wanted
             .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
             .transpose()?;
-        let (seen, swap_files) = look(&image, target, &planned, observer)?;
+        let (seen, swap_files) = look(&image, target, &planned, seal.erasure.policy, observer)?;
         let erasure = residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?;
         let mut verdict = verdict(&image, path, digest_matches, erasure)?;
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
@@ -170,7 +174,7 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn residue(target: &Target, observer: &mut dyn Observer) -> Result<Verdict> {
     let image = open(target, observer)?;
-    residue_in(&image, target, ErasePlan::default(), &SwapFiles::default(), observer)
+    residue_in(&image, target, ErasePlan::default(), &[], observer)
         .and_then(|erasure| verdict(&image, &target.image, None, erasure))
         .map_err(|error| image.lock.blame(error))
 }
@@ -179,7 +183,7 @@ fn residue_in(
     image: &Image,
     target: &Target,
     plan: ErasePlan,
-    swap_files: &SwapFiles,
+    swap_files: &[SwapFile],
     observer: &mut dyn Observer,
 ) -> Result<Option<Erasure>> {
     if plan.policy == Policy::None {

@@ -27,7 +27,7 @@ use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
 use metadata::Act;
-pub use places::{SwapFile, SwapFiles};
+pub use places::SwapFile;
 use policy::{ErasePlan, Policy};
 use report::{Erasure, VolumeErasure};
 
@@ -40,7 +40,7 @@ pub fn erase(
     disk: &AttachedDisk,
     probe: &Path,
     (plan, cluster_bytes): (ErasePlan, u64),
-    swap_files: &SwapFiles,
+    swap_files: &[SwapFile],
     observer: &mut dyn Observer,
 ) -> Result<Erasure> {
     let mut erasure = Erasure { policy: plan.policy, keep_gaps: plan.keep_gaps, ..Erasure::default() };
@@ -76,7 +76,7 @@ pub fn prove(
     disk: &AttachedDisk,
     probe: &Path,
     plan: ErasePlan,
-    swap_files: &SwapFiles,
+    swap_files: &[SwapFile],
     mut erasure: Erasure,
     observer: &mut dyn Observer,
 ) -> Result<Erasure> {

@@ -83,11 +83,7 @@ fn walk(content: Content, volume: &VolumeBytes<'_>, act: Act) -> Result<Vec<Rema
     }
 }
 
-/// The swap space in files of the guest.
-#[derive(Debug, Clone, Default)]
-pub struct SwapFiles(pub Vec<SwapFile>);
-
-/// One of them.
+/// Swap space in a file of the guest.
 #[derive(Debug, Clone)]
 pub struct SwapFile {
     /// The index of the volume that it is on.
@@ -105,14 +101,14 @@ pub(super) fn find(
     devices: &mut Devices,
     probe: &Path,
     plan: ErasePlan,
-    swap_files: &SwapFiles,
+    swap_files: &[SwapFile],
 ) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (index, volume) in layout.volumes.iter().enumerate() {
         let mut part = Part::new(volume_name(volume));
         let found = free_space(&mut part, volume, devices, probe);
         if let Some(free) = part.judge(found)? {
-            let files = || swap_files.0.iter().filter(|file| file.volume == index).map(|file| &file.place);
+            let files = || swap_files.iter().filter(|file| file.volume == index).map(|file| &file.place);
             part.report.unproven = files().find_map(|place| place.clone().err()).or(part.report.unproven);
             let swap = files().flatten().flat_map(Extents::iter);
             let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk())? };

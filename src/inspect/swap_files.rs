@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::disk::fstab::{self, Source};
 use crate::disk::{Content, probe};
+use crate::erase::SwapFile;
 use crate::erase::map::swap;
-use crate::erase::{SwapFile, SwapFiles};
 use crate::error::{Context, ErrorKind, Result};
 use crate::guest::GuestRoot;
 use crate::mount::place::GuestLayout;
@@ -17,8 +17,8 @@ use crate::mount::place::GuestLayout;
 ///
 /// # Errors
 /// When the guest's files cannot be read, or a file's place on the disk cannot be told.
-pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<SwapFiles> {
-    let mut found = SwapFiles::default();
+pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<Vec<SwapFile>> {
+    let mut found = Vec::new();
     let fstab = fstab::parse(&root.read(Path::new("/etc/fstab"))?.unwrap_or_default());
     for entry in fstab.entries.iter().filter(|entry| entry.is_swap()) {
         let Source::Other(path) = &entry.source else { continue };
@@ -43,7 +43,7 @@ pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<SwapFiles> {
             }
             Err(error) => return Err(error),
         };
-        found.0.push(SwapFile { volume: place.volume, place: extents });
+        found.push(SwapFile { volume: place.volume, place: extents });
     }
     Ok(found)
 }

@@ -33,25 +33,13 @@ const NO_LANDLOCK: &str =
 const NO_SECCOMP: &str =
     "this host's kernel filters no system calls: the worker that edits the guest is held by fewer locks";
 
-/// Has a worker run the operations on the guest mounted at `folder`, or only look what they would do. The worker is this
+/// Has a worker run the operations on the guest mounted at `folder`, or only look what they would do; `fingerprints` says
+/// whether it shall take some of what each change destroys. The worker is this
 /// program itself, so only guestseal may call this.
 ///
 /// # Errors
 /// Those of the operations, and when the worker dies or does not keep to the protocol. It is gone in any case.
 pub fn edit(
-    operations: &[Planned],
-    guest: (&Guest, &Path, Vec<PathBuf>),
-    mode: Mode,
-    observer: &mut dyn Observer,
-) -> Result<Edited> {
-    edit_with(operations, guest, (mode, false), observer)
-}
-
-/// The same; `fingerprints` says whether the worker shall take some of what each change destroys.
-///
-/// # Errors
-/// As [`edit`].
-pub fn edit_with(
     operations: &[Planned],
     (guest, folder, mount_points): (&Guest, &Path, Vec<PathBuf>),
     (mode, fingerprints): (Mode, bool),
