@@ -8,6 +8,8 @@ pub mod nbd;
 pub mod nbd_protocol;
 mod nbd_server;
 pub mod nbd_status;
+#[cfg(test)]
+mod nbd_testing;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};

@@ -1,36 +1,14 @@
+use super::super::nbd_testing::{self, Script};
 use super::*;
 use proptest::prelude::*;
-
-/// A server whose whole speech is known beforehand; keeps what the client said.
-struct Script {
-    speech: io::Cursor<Vec<u8>>,
-    heard: Vec<u8>,
-}
-
-impl Read for Script {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.speech.read(buffer)
-    }
-}
-
-impl Write for Script {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.heard.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 fn greeting(flags: u16) -> Vec<u8> {
     [b"NBDMAGICIHAVEOPT".as_slice(), &flags.to_be_bytes()].concat()
 }
 
+/// The answer to the option that ends the handshake.
 fn reply(kind: u32, data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).unwrap();
-    let magic = 0x0003_e889_0455_65a9_u64.to_be_bytes();
-    [&magic[..], &7u32.to_be_bytes(), &kind.to_be_bytes(), &length.to_be_bytes(), data].concat()
+    nbd_testing::reply(7, kind, data)
 }
 
 fn export_info(size: u64, flags: u16) -> Vec<u8> {
@@ -43,7 +21,7 @@ fn block_info(minimum: u32, preferred: u32, maximum: u32) -> Vec<u8> {
 }
 
 fn talk(speech: &[Vec<u8>]) -> (Result<Negotiated>, Vec<u8>) {
-    let mut script = Script { speech: io::Cursor::new(speech.concat()), heard: Vec::new() };
+    let mut script = Script::new(speech.concat());
     let result = negotiate(&mut script, "disk");
     (result, script.heard)
 }

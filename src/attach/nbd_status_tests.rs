@@ -1,35 +1,8 @@
+use super::super::nbd_testing::{Script, reply};
 use super::*;
 use proptest::prelude::*;
 
-/// A server whose whole speech is known beforehand; keeps what the client said.
-struct Script {
-    speech: io::Cursor<Vec<u8>>,
-    heard: Vec<u8>,
-}
-
-impl Read for Script {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.speech.read(buffer)
-    }
-}
-
-impl Write for Script {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.heard.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 const SIZE: u64 = 1 << 20;
-
-fn reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).unwrap();
-    let magic = 0x0003_e889_0455_65a9_u64.to_be_bytes();
-    [&magic[..], &option.to_be_bytes(), &kind.to_be_bytes(), &length.to_be_bytes(), data].concat()
-}
 
 fn handshake() -> Vec<u8> {
     let context = [&9u32.to_be_bytes()[..], b"base:allocation"].concat();
@@ -60,7 +33,7 @@ fn status(cookie: u64, context: u32, extents: &[(u32, u32)]) -> Vec<u8> {
 
 fn client(speech: &[Vec<u8>]) -> StatusClient<Script> {
     let speech = [handshake(), speech.concat()].concat();
-    let script = Script { speech: io::Cursor::new(speech), heard: Vec::new() };
+    let script = Script::new(speech);
     StatusClient::negotiate(script, "disk").unwrap().unwrap()
 }
 
@@ -116,7 +89,7 @@ fn a_server_without_block_status_is_no_error() {
         vec![reply(8, 1, b""), reply(10, 0x8000_0001, b"no")],
     ] {
         let speech = [greeting.clone(), replies.concat()].concat();
-        let script = Script { speech: io::Cursor::new(speech), heard: Vec::new() };
+        let script = Script::new(speech);
         assert!(StatusClient::negotiate(script, "").unwrap().is_none());
     }
 }
@@ -155,7 +128,7 @@ fn lies_are_found() {
 fn a_server_that_hangs_up_anywhere_is_a_broken_connection() {
     let whole = handshake();
     for end in 0..whole.len() {
-        let script = Script { speech: io::Cursor::new(whole[..end].to_vec()), heard: Vec::new() };
+        let script = Script::new(whole[..end].to_vec());
         assert!(StatusClient::negotiate(script, "disk").is_err(), "after {end} bytes");
     }
     let whole = status(1, 9, &[(512, 0)]);
@@ -170,7 +143,7 @@ proptest! {
         tail in prop::collection::vec(any::<u8>(), 0..300), shaken: bool, from in 0..SIZE, end: u64,
     ) {
         let speech = if shaken { [handshake(), tail].concat() } else { tail };
-        let script = Script { speech: io::Cursor::new(speech), heard: Vec::new() };
+        let script = Script::new(speech);
         if let Ok(Some(mut client)) = StatusClient::negotiate(script, "disk") {
             let _ = client.next_data(from, end);
         }

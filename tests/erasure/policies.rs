@@ -4,30 +4,9 @@ use crate::cells::{Sealed, Way};
 use crate::common::guestseal;
 use crate::disk::Planted;
 use crate::scan::Counts;
-use crate::variants::{EXT4, planted, possible};
+use crate::variants::{CONTENT, EXT4, planted, possible};
 
 /// Kinds that are bytes of files or of places that are free as a whole, not of metadata.
-const CONTENT: &[&str] = &[
-    "ago",
-    "deleted",
-    "esp",
-    "fragmented",
-    "gap",
-    "hardlinked",
-    "large",
-    "noise",
-    "overwritten",
-    "rotated",
-    "small",
-    "sparse",
-    "swap",
-    "swapfile",
-    "tail",
-    "tiny",
-    "tinygone",
-    "truncated",
-];
-
 #[test]
 fn policies() {
     if possible() {

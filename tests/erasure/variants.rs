@@ -4,25 +4,18 @@ use crate::cells::{Way, sealed_without_a_trace};
 use crate::common::{on_path, ready, require};
 use crate::disk::{Filesystem, Planted};
 
-const EVERYWHERE: &[&str] = &[
+/// What is planted in every guest: kinds that are the content of files, of swap space and of gaps.
+pub(crate) const CONTENT: &[&str] = &[
     "ago",
-    "boot",
     "deleted",
     "esp",
-    "espdir",
-    "espname",
-    "esplongname",
     "fragmented",
     "gap",
     "hardlinked",
     "large",
-    "longname",
-    "manynames",
-    "name",
     "noise",
     "overwritten",
     "rotated",
-    "slowlink",
     "small",
     "sparse",
     "swap",
@@ -31,6 +24,18 @@ const EVERYWHERE: &[&str] = &[
     "tiny",
     "tinygone",
     "truncated",
+];
+
+/// And kinds that are metadata, or stay.
+const BESIDE: &[&str] = &[
+    "boot",
+    "espdir",
+    "espname",
+    "esplongname",
+    "longname",
+    "manynames",
+    "name",
+    "slowlink",
     "xattr",
     "xattrblock",
     "fastlink",
@@ -62,7 +67,7 @@ pub(crate) const BTRFS: Filesystem = filesystem("btrfs", "mkfs.btrfs -q -f -m si
 pub(crate) fn planted(filesystem: Filesystem, further: &[&str]) -> Planted {
     let planted = Planted::make(filesystem);
     let text_is_compressed = filesystem.options.contains("compress");
-    for kind in EVERYWHERE.iter().chain(further).filter(|_| !text_is_compressed) {
+    for kind in CONTENT.iter().chain(BESIDE).chain(further).filter(|_| !text_is_compressed) {
         assert!(planted.counts.contains_key(*kind), "{}: no {kind} in {:?}", filesystem.name, planted.counts);
     }
     assert!(planted.counts.len() > 15, "{:?}", planted.counts);
