@@ -205,7 +205,8 @@ impl Pending {
         }
     }
 
-    /// Writes the overlay into the image, takes what it holds besides its disk out of its file, flushes it, and says so in the journal. Doing it again gives the same image.
+    /// Writes the overlay into the image, takes what it holds besides its disk out of its file, flushes it, and says so in
+    /// the journal. Doing it again gives the same image.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`]: the image may be half written, and the journal stays. Any other kind: this commit had

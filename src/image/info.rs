@@ -131,7 +131,7 @@ impl Image {
 
     /// qemu's node for the image itself. Below it is what was checked, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
-        let locking = read_only && self.lock.moving().is_none() && !self.lock.writes();
+        let locking = read_only && self.lock.lets_qemu_lock();
         over(node(self.lock.file(), &self.path, self.format, read_only, locking), &self.chain)
     }
 
@@ -243,8 +243,7 @@ pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool, past: Past) -> Res
 fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
     let mut run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json"]);
-    // Somebody else's lock, or the one that this process itself has taken.
-    if lock.moving().is_some() || lock.writes() {
+    if !lock.lets_qemu_lock() {
         run = run.arg("--force-share");
     }
     let run = run.args(["-f", format.driver(), &path]);

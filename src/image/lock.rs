@@ -101,9 +101,10 @@ impl LockedImage {
         self.moving.as_deref()
     }
 
-    /// Whether this process itself holds it for writing from start to end.
-    pub(super) fn writes(&self) -> bool {
-        self.writes
+    /// Whether qemu could take its own lock to read the image: nobody writes to it, and this process itself does not hold
+    /// it for writing from start to end.
+    pub(super) fn lets_qemu_lock(&self) -> bool {
+        self.moving.is_none() && !self.writes
     }
 
     /// The same failure, which may be due to somebody who changes the image meanwhile.
