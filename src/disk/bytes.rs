@@ -185,8 +185,18 @@ pub(super) fn read_block<R: Read + Seek>(disk: &mut R, at: u64, len: u32) -> io:
 /// Callers bound `len` by a constant, so a hostile disk cannot make this allocate much.
 fn read_up_to<R: Read + Seek>(disk: &mut R, at: u64, len: u64) -> io::Result<Vec<u8>> {
     disk.seek(SeekFrom::Start(at))?;
-    let mut bytes = Vec::new();
-    disk.take(len).read_to_end(&mut bytes)?;
+    // Not read_to_end, which begins with small reads: each may be a message to a server.
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match disk.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
     Ok(bytes)
 }
 

@@ -75,6 +75,12 @@ impl Extents {
         self.iter().map(|extent| extent.length).fold(0, u64::saturating_add)
     }
 
+    /// The first byte of them that is at `at` or behind it; none when there is none.
+    pub fn first_from(&self, at: u64) -> Option<u64> {
+        let from = self.0.partition_point(|extent| extent.end() <= at);
+        self.0.get(from).map(|extent| extent.start.max(at))
+    }
+
     /// What lies between `start` and `end` and in none of them.
     #[must_use]
     pub fn gaps(&self, start: u64, end: u64) -> Self {

@@ -26,6 +26,7 @@ use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
+use extent::{Extent, Extents};
 use metadata::Act;
 pub use places::SwapFile;
 use policy::{ErasePlan, Policy};
@@ -54,16 +55,20 @@ pub fn erase(
     let found = replayed(disk, &mut devices, probe)
         .and_then(|layout| places::find(&layout, &mut devices, probe, plan, swap_files));
     // Closed before anything below the devices is written: they would show what was there.
-    let (parts, ()) = both_values(found, devices.close())?;
-    let file = disk.open()?;
-    for mut part in parts {
+    let (mut parts, ()) = both_values(found, devices.close())?;
+    let (file, data) = (disk.open()?, disk.data(Extent { start: 0, length: disk.bytes()? })?);
+    for part in &mut parts {
         interrupt::check_before("erasing on")?;
         if plan.policy == Policy::Full {
-            part.walk(&file, Act::Zero)?;
+            part.walk((&file, &data), Act::Zero)?;
         }
-        part.report.bytes_zeroed = zero::zero(disk, &part.free, cluster_bytes)?;
-        erasure.volumes.push(part.report);
+        let free = part.free.shared_with(&data);
+        part.report.bytes_zeroed = free.bytes();
+        part.free = free;
     }
+    let free = Extents::new(parts.iter().flat_map(|part| part.free.iter()))?;
+    zero::zero(disk, &file, &free, cluster_bytes)?;
+    erasure.volumes = parts.into_iter().map(|part| part.report).collect();
     erasure.milliseconds = milliseconds(started);
     Ok(erasure)
 }
@@ -85,16 +90,17 @@ pub fn prove(
     let mut devices = Devices::new(disk)?;
     let found = layout(disk).and_then(|layout| places::find(&layout, &mut devices, probe, plan, swap_files));
     let (parts, ()) = both_values(found, devices.close())?;
-    let file = disk.open()?;
+    let (mut file, data) = (disk.open()?, disk.data(Extent { start: 0, length: disk.bytes()? })?);
     let erased = std::mem::take(&mut erasure.volumes);
     for mut part in parts {
         if let Some(erased) = erased.iter().find(|erased| erased.volume == part.report.volume) {
             take_over(&mut part.report, erased);
         }
         if plan.policy == Policy::Full {
-            part.walk(&file, Act::Count)?;
+            part.walk((&file, &data), Act::Count)?;
         }
-        (part.report.bytes_nonzero, part.report.places) = zero::count_nonzero(disk, &part.free)?;
+        let free = part.free.shared_with(&data);
+        (part.report.bytes_nonzero, part.report.places) = zero::count_nonzero(&mut file, &free)?;
         erasure.volumes.push(part.report);
     }
     erasure.proof_milliseconds = milliseconds(started);

@@ -44,16 +44,17 @@ impl Part {
         self.free = free;
     }
 
-    /// Walks the metadata for what deleted files left there. Nothing may be mounted.
+    /// Walks the metadata for what deleted files left there; only `data` of the disk is other than zero. Nothing may be
+    /// mounted.
     ///
     /// # Errors
     /// When it cannot be read or written. A filesystem that is not understood is unproven.
-    pub(super) fn walk(&mut self, disk: &File, act: Act) -> Result<()> {
+    pub(super) fn walk(&mut self, (disk, data): (&File, &Extents), act: Act) -> Result<()> {
         let Some((content, offset, length)) = self.filesystem.filter(|_| self.report.unproven.is_none())
         else {
             return Ok(());
         };
-        let volume = VolumeBytes::new(disk, offset, length);
+        let volume = VolumeBytes::new(disk, offset, length).with_data(data);
         if let Some(found) = self.judge(walk(content, &volume, act))? {
             self.report.take_metadata(found, act == Act::Count);
         }

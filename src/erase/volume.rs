@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
+use super::extent::Extents;
 use crate::error::{Context, Error, Result};
 use crate::sys::holes::first_data;
 
@@ -15,12 +16,19 @@ pub struct VolumeBytes<'a> {
     disk: &'a File,
     offset: u64,
     length: u64,
+    data: Option<&'a Extents>,
 }
 
 impl<'a> VolumeBytes<'a> {
     /// The `length` bytes of the disk from `offset` on.
     pub fn new(disk: &'a File, offset: u64, length: u64) -> Self {
-        Self { disk, offset, length }
+        Self { disk, offset, length, data: None }
+    }
+
+    /// The same where it is known what of the disk may hold data: its holes are not asked for one by one.
+    #[must_use]
+    pub fn with_data(self, data: &'a Extents) -> Self {
+        Self { data: Some(data), ..self }
     }
 
     /// Its length in bytes.
@@ -64,7 +72,10 @@ impl<'a> VolumeBytes<'a> {
     /// When they do not lie inside, or the disk cannot be asked.
     pub fn next_data(&self, at: u64, end: u64) -> Result<u64> {
         let (place, last) = (self.place(at, 0)?, self.place(end, 0)?);
-        let found = first_data(self.disk, place).context(|| "cannot tell where the disk has data")?;
+        let found = match self.data {
+            Some(data) => data.first_from(place),
+            None => first_data(self.disk, place).context(|| "cannot tell where the disk has data")?,
+        };
         Ok(found.unwrap_or(last).clamp(place, last.max(place)) - self.offset)
     }
 

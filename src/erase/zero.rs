@@ -21,7 +21,7 @@ const CHUNK: usize = 1 << 20;
 /// How many places that are not zero are listed.
 const PLACES: usize = 20;
 
-/// Makes the extents zero and returns how many of their bytes held data before.
+/// Makes zero what of a disk has data and is free.
 ///
 /// First whole clusters of the image are punched: the image format drops them, so that their bytes in the file go too,
 /// at no cost however many there are. That is a request which formats, servers and kernels may pass over, so zeros are
@@ -29,30 +29,25 @@ const PLACES: usize = 20;
 ///
 /// # Errors
 /// When the disk cannot be written.
-pub(super) fn zero(disk: &AttachedDisk, extents: &Extents, cluster_bytes: u64) -> Result<u64> {
-    let file = disk.open()?;
-    let data = with_data(disk, extents)?;
-    for extent in data.iter() {
+pub(super) fn zero(disk: &AttachedDisk, file: &File, free: &Extents, cluster_bytes: u64) -> Result<()> {
+    let (Some(first), Some(last)) = (free.iter().next(), free.iter().last()) else { return flush(file) };
+    for extent in free.iter() {
         let first = extent.start.next_multiple_of(cluster_bytes);
         let whole = Extent::between(first, extent.end() / cluster_bytes * cluster_bytes);
-        if whole.length > 0 && !punch(&file, whole)? {
+        if whole.length > 0 && !punch(file, whole)? {
             break;
         }
     }
+    let left = disk.data(Extent::between(first.start, last.end()))?;
     let zeros = vec![0; CHUNK];
-    for extent in with_data(disk, extents)?.iter() {
-        write_zeros(&file, extent, &zeros)?;
+    for extent in free.shared_with(&left).iter() {
+        write_zeros(file, extent, &zeros)?;
     }
-    file.sync_all().context(|| "cannot flush the erased disk")?;
-    Ok(data.bytes())
+    flush(file)
 }
 
-/// What of the extents may hold data.
-fn with_data(disk: &AttachedDisk, extents: &Extents) -> Result<Extents> {
-    let (Some(first), Some(last)) = (extents.iter().next(), extents.iter().last()) else {
-        return Ok(Extents::default());
-    };
-    Ok(extents.shared_with(&disk.data(Extent::between(first.start, last.end()))?))
+fn flush(file: &File) -> Result<()> {
+    file.sync_all().context(|| "cannot flush the erased disk")
 }
 
 /// False when this disk takes no such request.
@@ -82,16 +77,14 @@ fn write_zeros(file: &File, extent: Extent, zeros: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// How many bytes of the extents are not zero, and the first places of such bytes.
+/// How many bytes of these stretches of the disk are not zero, and the first places of such bytes.
 ///
 /// # Errors
 /// When the disk cannot be read.
-pub(super) fn count_nonzero(disk: &AttachedDisk, extents: &Extents) -> Result<(u64, Vec<Extent>)> {
-    let mut file = disk.open()?;
+pub(super) fn count_nonzero(file: &mut File, extents: &Extents) -> Result<(u64, Vec<Extent>)> {
     let (mut count, mut places) = (0, Vec::new());
     let mut bytes = vec![0; CHUNK];
-    let data = with_data(disk, extents)?;
-    let mut pieces = data.iter().flat_map(chunks).peekable();
+    let mut pieces = extents.iter().flat_map(chunks).peekable();
     while let Some(first) = pieces.next() {
         interrupt::check_before("proving on")?;
         // Small pieces that lie near one another are read together.
