@@ -5,9 +5,8 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use crate::attach::{ImageSpec, Way};
+use crate::attach::{AttachedDisk, ImageSpec, Way};
 use crate::erase::copies::{self, Copies};
-use crate::erase::extent::Extent;
 use crate::erase::fingerprint::Fingerprints;
 use crate::erase::policy::ErasePlan;
 use crate::erase::report::Erasure;
@@ -42,11 +41,16 @@ impl Proof<'_> {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Found`] when something is left or unproven; when the disk or a file cannot be read.
-    pub fn make(&self, spec: &ImageSpec, erasure: Erasure, observer: &mut dyn Observer) -> Result<Erasure> {
+    pub fn make(
+        &self,
+        specs: &[ImageSpec],
+        erasure: Erasure,
+        observer: &mut dyn Observer,
+    ) -> Result<Erasure> {
         let live = live(self.image, self.overlay)?;
         let (proven, copies) = thread::scope(|scope| {
             let searched = live.as_ref().map(|live| scope.spawn(|| self.search(live)));
-            let proven = self.prove(spec, live.is_none(), erasure, observer);
+            let proven = self.prove(specs, live.is_none(), erasure, observer);
             let copies = searched.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
             (proven, copies.transpose())
         });
@@ -65,20 +69,21 @@ impl Proof<'_> {
     /// `search`: whether the search goes through the attached disk, since nobody else can read the files.
     fn prove(
         &self,
-        spec: &ImageSpec,
+        specs: &[ImageSpec],
         search: bool,
         erasure: Erasure,
         observer: &mut dyn Observer,
     ) -> Result<Erasure> {
-        let attachment = Attachment::open(spec, self.way)?;
+        let attachment = Attachment::open(specs, self.way)?;
         let probe = attachment.probe();
         let proof = probe.and_then(|probe| {
             let mut erasure =
-                prove(attachment.disk(), &probe, self.plan, self.swap_files, erasure, observer)?;
+                prove(attachment.disks(), &probe, self.plan, self.swap_files, erasure, observer)?;
             if search {
-                let disk = attachment.disk();
-                let data = disk.data(Extent { start: 0, length: disk.bytes()? })?;
-                erasure.copies = Some(copies::search(self.prints, &[(&disk.open()?, &data)])?);
+                let open = |disk: &AttachedDisk| Ok((disk.open()?, disk.all_data()?));
+                let opened = attachment.disks().iter().map(open).collect::<Result<Vec<_>>>()?;
+                let places: Vec<_> = opened.iter().map(|(file, data)| (file, data)).collect();
+                erasure.copies = Some(copies::search(self.prints, &places)?);
             }
             Ok(erasure)
         });

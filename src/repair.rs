@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Content, DiskLayout, FsState, Superblock, Volume, read_disk};
+use crate::disk::{Content, FsState, Storage, Superblock, Volume};
 use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::damage::advice;
@@ -35,19 +35,18 @@ pub struct Repair {
     pub command: String,
 }
 
-/// Checks the filesystems of a disk that nothing of is mounted, and repairs those that have errors. Returns what is on
-/// the disk afterwards.
+/// Checks the filesystems of a disk that nothing of is mounted, and repairs those that have errors.
 ///
 /// # Errors
 /// Unsupported when a filesystem cannot be repaired, or only by losing what its log holds; that the host lacks a tool.
 pub fn repair(
-    layout: &DiskLayout,
+    storage: &Storage,
     devices: &mut Devices,
     folder: &Path,
     observer: &mut dyn Observer,
-) -> Result<(DiskLayout, Vec<Repair>)> {
+) -> Result<Vec<Repair>> {
     let mut repairs = Vec::new();
-    for volume in &layout.volumes {
+    for volume in &storage.volumes {
         let Some(superblock) = volume.superblock.as_ref().filter(|superblock| is_whole(volume, superblock))
         else {
             continue;
@@ -78,8 +77,7 @@ pub fn repair(
             repairs.push(Repair { volume, content, command: command.to_owned() });
         }
     }
-    devices.flush()?;
-    Ok((read_disk(&mut devices.disk(), layout.bytes)?, repairs))
+    devices.flush().map(|()| repairs)
 }
 
 /// What does not lie in this image as a whole is refused later, and must not be fitted to what is there.

@@ -175,7 +175,7 @@ fn apply_to_guest(
     let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
     let handling = Handling { access: Access::Change, repair: plan.repair };
     let spec = ImageSpec { layers: layers(false), read_only: false };
-    let session = Session::open(&spec, (way, reason), handling, observer)?;
+    let session = Session::open(&[spec], (way, reason), handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let fingerprints = plan.erase.policy != Policy::None;
     let edited = edit(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
@@ -191,7 +191,7 @@ fn apply_to_guest(
     };
     let (inspection, erasure) = session.close_after(|attachment| {
         let erased = erase(
-            attachment.disk(),
+            attachment.disks(),
             &attachment.probe()?,
             (plan.erase, cluster_bytes),
             &swap_files,
@@ -211,7 +211,7 @@ fn apply_to_guest(
             swap_files: &swap_files,
             prints: &edited.fingerprints,
         };
-        proof.make(&spec, erasure, observer)?
+        proof.make(&[spec], erasure, observer)?
     };
     Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited, erasure })
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::attach::{AttachedDisk, ImageSpec, Way};
-use crate::disk::{DiskLayout, FsState, read_disk};
+use crate::attach::{AttachedDisk, ImageSpec, Way, read_storage};
+use crate::disk::{FsState, Storage};
 use crate::erase::SwapFile;
 use crate::erase::policy::Policy;
-use crate::error::{Error, Result, both, both_values};
+use crate::error::{Error, Result, all, both, both_values};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
 use crate::image::info::Image;
@@ -33,43 +33,50 @@ use crate::sys::tool;
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inspection {
-    /// The disk: partition table, volumes, filesystems.
-    pub disk: DiskLayout,
+    /// The disks: partition tables, volumes, filesystems.
+    pub storage: Storage,
     /// Which is the root and what is mounted where.
     pub layout: GuestLayout,
     /// The system.
     pub guest: Guest,
 }
 
-/// An attached disk in mount namespaces of this run, of which nothing is mounted.
+/// The attached disks of a guest in mount namespaces of this run; nothing of them is mounted.
 ///
-/// The daemon starts in the outer of two namespaces and what is mounted from the disk is in the inner one: when this
-/// process is killed, the kernel unmounts it while the daemon can still take its writes.
+/// The daemons start in the outer of two namespaces and what is mounted from the disks is in the inner one: when this
+/// process is killed, the kernel unmounts it while they can still take its writes.
 #[derive(Debug)]
 pub struct Attachment {
-    disk: AttachedDisk,
+    disks: Vec<AttachedDisk>,
     run: RunFolder,
 }
 
 impl Attachment {
-    /// Attaches the disk.
+    /// Attaches the disks.
     ///
     /// # Errors
     /// When the host cannot.
-    pub fn open(spec: &ImageSpec, way: Way) -> Result<Self> {
+    pub fn open(specs: &[ImageSpec], way: Way) -> Result<Self> {
         enter_private_mounts()?;
         interrupt::check_before("attaching the image")?;
         let run = RunFolder::mount()?;
-        let disk = AttachedDisk::attach(spec, way, &run)?;
+        let attach = |(index, spec)| AttachedDisk::attach(spec, way, &run.folder(&format!("disk{index}"))?);
+        let disks = specs.iter().enumerate().map(attach).collect::<Result<_>>()?;
         fault::point(Point::Attached)?;
         interrupt::check_before("reading the disk")?;
         enter_private_mounts()?;
-        Ok(Self { disk, run })
+        Ok(Self { disks, run })
     }
 
-    /// The disk.
-    pub fn disk(&self) -> &AttachedDisk {
-        &self.disk
+    /// The disks.
+    pub fn disks(&self) -> &[AttachedDisk] {
+        &self.disks
+    }
+
+    /// The same failure of what used the disks, as one of the server behind one of them when that has gone.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        self.disks.iter().fold(error, |error, disk| disk.blame(error))
     }
 
     /// An empty folder to mount in.
@@ -86,9 +93,10 @@ impl Attachment {
     /// # Errors
     /// That of the work, and when something could not be written or taken apart; then what is below may not be whole.
     pub fn close_after<T>(self, work: Result<T>) -> Result<T> {
-        let Self { disk, run } = self;
-        let work = work.map_err(|error| disk.blame(error));
-        both_values(work, both(disk.close(), run.close())).map(|(done, ())| done)
+        let work = work.map_err(|error| self.blame(error));
+        let Self { disks, run } = self;
+        let closed = all(disks.into_iter().map(AttachedDisk::close));
+        both_values(work, both(closed, run.close())).map(|(done, ())| done)
     }
 }
 
@@ -129,54 +137,53 @@ impl Session {
     /// # Errors
     /// When the host cannot, or the guest is not one that guestseal understands.
     pub fn open(
-        spec: &ImageSpec,
+        specs: &[ImageSpec],
         (way, reason): (Way, &str),
         handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let attachment = Attachment::open(spec, way)?;
+        let attachment = Attachment::open(specs, way)?;
         observer.event(Event::Attached { way: way.name(), reason });
         let mounted = Self::mount(&attachment, handling, observer);
         let Mounted { tree, devices, inspection, repairs } =
-            mounted.map_err(|error| attachment.disk.blame(explain(error)))?;
+            mounted.map_err(|error| attachment.blame(explain(error)))?;
         Ok(Self { tree, devices, attachment, inspection, repairs, way })
     }
 
     /// Understands the attached disk and mounts its guest.
     fn mount(attachment: &Attachment, handling: Handling, observer: &mut dyn Observer) -> Result<Mounted> {
-        let mut devices = Devices::new(&attachment.disk)?;
-        let bytes = attachment.disk.bytes()?;
+        let mut devices = Devices::new(attachment.disks())?;
         let damaged = |error: Error| match error.what_to_do() {
             None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
             Some(_) => error,
         };
-        let mut layout = read_disk(&mut devices.disk(), bytes).map_err(damaged)?;
+        let mut storage = read_storage(attachment.disks()).map_err(damaged)?;
         let mut repairs = Vec::new();
         if handling.repair {
-            (layout, repairs) = repair(&layout, &mut devices, &attachment.probe()?, observer)?;
+            repairs = repair(&storage, &mut devices, &attachment.probe()?, observer)?;
+            storage = read_storage(attachment.disks())?;
         }
         interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
-        let guest_layout = find_guest(&layout, &mut devices, &attachment.probe()?)?;
-        let warnings = layout.warnings.iter().chain(layout.table.iter().flat_map(|table| &table.warnings));
-        let unfinished = unfinished(&layout, handling.access);
-        for note in warnings.chain(&guest_layout.notes).chain(&unfinished) {
+        let guest_layout = find_guest(&storage, &mut devices, &attachment.probe()?)?;
+        let unfinished = unfinished(&storage, handling.access);
+        for note in storage.warnings.iter().chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));
         }
         interrupt::check_before("mounting the guest")?;
         let folder = attachment.run.folder("root")?;
-        let tree = MountedTree::mount(&layout, &guest_layout, &mut devices, &folder, handling.access)?;
+        let tree = MountedTree::mount(&storage, &guest_layout, &mut devices, &folder, handling.access)?;
         fault::point(Point::Mounted)?;
         interrupt::check_before("looking at the guest")?;
         let guest = Guest::examine(tree.root())?;
-        let inspection = Inspection { disk: layout, layout: guest_layout, guest };
+        let inspection = Inspection { storage, layout: guest_layout, guest };
         Ok(Mounted { tree, devices, inspection, repairs })
     }
 
     /// The same failure of what was done with the guest, as one of the server behind its disk when that has gone.
     #[must_use]
     pub fn blame(&self, error: Error) -> Error {
-        self.attachment.disk.blame(error)
+        self.attachment.blame(error)
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.
@@ -212,7 +219,7 @@ impl Session {
         // What is still here at an error is dropped from the last to the first.
         let Self { inspection, attachment, devices, tree, .. } = self;
         // A device in use keeps what is below it in use: go on only while the order holds.
-        tree.close().map_err(|error| attachment.disk.blame(error))?;
+        tree.close().map_err(|error| attachment.blame(error))?;
         fault::point(Point::Unmounted)?;
         let done = devices.close().and_then(|()| work(&attachment));
         let done = attachment.close_after(done)?;
@@ -222,12 +229,12 @@ impl Session {
 }
 
 /// What mounting finishes for a guest that was not shut down in order, or leaves undone when it is only looked at.
-fn unfinished(layout: &DiskLayout, access: Access) -> Vec<String> {
+fn unfinished(storage: &Storage, access: Access) -> Vec<String> {
     let what = match access {
         Access::Look => "what is in its journal is not seen here; sealing replays it",
         Access::Change => "its journal is replayed",
     };
-    let volumes = layout.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?)));
+    let volumes = storage.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?)));
     volumes
         .filter(|(_, superblock)| {
             superblock.state == FsState::NeedsRecovery && options(superblock.content, access, None).is_some()

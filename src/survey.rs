@@ -100,7 +100,7 @@ fn look(
     let spec = ImageSpec { layers, read_only: overlay.is_none() };
     let way = choose_way(target.attach, image, overlay.is_none())?;
     let handling = Handling { access: Access::Look, repair: target.repair };
-    let session = Session::open(&spec, way, handling, observer)?;
+    let session = Session::open(&[spec], way, handling, observer)?;
     let seen = edit(operations, session.guest(), (Mode::Look, false), observer);
     let seen =
         seen.and_then(|seen| Ok((seen, session.swap_files(policy)?))).map_err(|error| session.blame(error));
@@ -190,11 +190,11 @@ fn residue_in(
         return Ok(None);
     }
     let (way, _) = choose_way(target.attach, image, true)?;
-    let attachment = Attachment::open(&ImageSpec { layers: image.node(true), read_only: true }, way)?;
+    let attachment = Attachment::open(&[ImageSpec { layers: image.node(true), read_only: true }], way)?;
     let erasure = Erasure { policy: plan.policy, ..Erasure::default() };
     let proof = attachment
         .probe()
-        .and_then(|probe| prove(attachment.disk(), &probe, plan, swap_files, erasure, observer));
+        .and_then(|probe| prove(attachment.disks(), &probe, plan, swap_files, erasure, observer));
     attachment.close_after(proof).map(Some)
 }
 

@@ -15,6 +15,14 @@ use crate::sys::interrupt;
 const PIECES: usize = 1 << 20;
 
 impl AttachedDisk {
+    /// The same of the whole disk.
+    ///
+    /// # Errors
+    /// As [`Self::data`].
+    pub fn all_data(&self) -> Result<Extents> {
+        self.data(Extent { start: 0, length: self.bytes()? })
+    }
+
     /// What of `within` may hold data other than zeros; the rest reads as zero. What was written but not flushed may be
     /// missing. Of a disk in more pieces than are told apart, small holes count as data.
     ///

@@ -19,9 +19,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::disk::{Storage, read_disk};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::child::Exit;
-use crate::sys::namespace::RunFolder;
 use fuse::FuseDisk;
 use nbd::NbdDisk;
 
@@ -73,25 +73,48 @@ enum Guard {
     Nbd(NbdDisk),
     Fuse(FuseDisk),
     Raw,
+    /// A block device that was there before.
+    Device {
+        /// The guest's names for it, when it is made of others.
+        names: Vec<String>,
+    },
 }
 
 impl AttachedDisk {
-    /// Attaches `spec` in the given way; the run's folder takes what has to be mounted or made.
+    /// Attaches `spec` in the given way; the folder is its own and takes what has to be mounted or made.
     ///
     /// # Errors
     /// When the way does not work on this host, or the image cannot be opened.
-    pub fn attach(spec: &ImageSpec, way: Way, run: &RunFolder) -> Result<Self> {
+    pub fn attach(spec: &ImageSpec, way: Way, folder: &Path) -> Result<Self> {
         let guard = match way {
-            Way::Fuse => Guard::Fuse(FuseDisk::attach(spec, run.path())?),
-            Way::Nbd => Guard::Nbd(NbdDisk::attach(spec, run.path())?),
+            Way::Fuse => Guard::Fuse(FuseDisk::attach(spec, folder)?),
+            Way::Nbd => Guard::Nbd(NbdDisk::attach(spec, folder)?),
             Way::Loop => Guard::Raw,
         };
         let path = match &guard {
             Guard::Nbd(disk) => disk.device().to_path_buf(),
             Guard::Fuse(disk) => disk.file().to_path_buf(),
-            Guard::Raw => raw_file(&spec.layers)?,
+            Guard::Raw | Guard::Device { .. } => raw_file(&spec.layers)?,
         };
         Ok(Self { guard, path, read_only: spec.read_only })
+    }
+
+    /// A block device of this machine; with the guest's names for it when it is made of others.
+    pub fn device(path: PathBuf, names: Vec<String>, read_only: bool) -> Self {
+        Self { guard: Guard::Device { names }, path, read_only }
+    }
+
+    /// The guest's names for what is made of other disks; a disk has none.
+    pub fn names(&self) -> &[String] {
+        match &self.guard {
+            Guard::Device { names } => names,
+            _ => &[],
+        }
+    }
+
+    /// Whether it is a block device that can be mounted as it is.
+    pub fn is_device(&self) -> bool {
+        matches!(self.guard, Guard::Device { .. })
     }
 
     /// Opens the disk's bytes.
@@ -133,7 +156,7 @@ impl AttachedDisk {
             _ if error.kind() == ErrorKind::Stopped => Ok(()),
             Guard::Nbd(disk) => disk.check(),
             Guard::Fuse(disk) => disk.check(),
-            Guard::Raw => Ok(()),
+            Guard::Raw | Guard::Device { .. } => Ok(()),
         };
         match serves {
             Ok(()) => error,
@@ -149,12 +172,24 @@ impl AttachedDisk {
         match self.guard {
             Guard::Nbd(disk) => disk.close(),
             Guard::Fuse(disk) => disk.close(),
-            Guard::Raw if self.read_only => Ok(()),
-            Guard::Raw => File::open(&self.path)
+            _ if self.read_only => Ok(()),
+            Guard::Raw | Guard::Device { .. } => File::open(&self.path)
                 .and_then(|file| file.sync_all())
                 .context(|| format!("cannot flush {}", self.path.display())),
         }
     }
+}
+
+/// What is on the disks.
+///
+/// # Errors
+/// When one cannot be read, or its partition table lies.
+pub fn read_storage(disks: &[AttachedDisk]) -> Result<Storage> {
+    let read = |disk: &AttachedDisk| {
+        let layout = read_disk(&mut disk.open()?, disk.bytes()?)?;
+        Ok((layout, disk.names().to_vec()))
+    };
+    disks.iter().map(read).collect::<Result<_>>().map(Storage::new)
 }
 
 /// The end of a server that nobody told to end.

@@ -47,7 +47,7 @@ pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
         bytes(image.virtual_bytes),
         bytes(image.file_bytes)
     ));
-    for (index, volume) in seen.inspection.disk.volumes.iter().enumerate() {
+    for (index, volume) in seen.inspection.storage.volumes.iter().enumerate() {
         let name = crate::inspect::layout::volume_name(volume);
         let content =
             volume.superblock.as_ref().map_or("nothing known", |superblock| superblock.content.name());

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a superblock says a volume holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names say it")]
@@ -49,7 +49,7 @@ pub enum Content {
 }
 
 /// What can be done with a [`Content`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContentClass {
     /// Can be mounted.
@@ -133,7 +133,7 @@ impl fmt::Display for Content {
 }
 
 /// In what state a filesystem was left, as far as its superblock (and the log of XFS) tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FsState {
     /// Unmounted in order.
@@ -148,7 +148,7 @@ pub enum FsState {
 }
 
 /// What the superblock of a volume says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Superblock {
     /// What the volume holds.
@@ -214,7 +214,7 @@ impl Superblock {
 }
 
 /// The device of a btrfs filesystem that this volume is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct BtrfsDevice {
     /// How many devices the filesystem has.
@@ -226,7 +226,7 @@ pub struct BtrfsDevice {
 }
 
 /// The feature words of an ext filesystem, as in `struct ext4_super_block` of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ExtFeatures {
     /// `s_feature_compat`.

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bytes::read_block;
 use super::content::{Content, Superblock};
@@ -14,9 +14,14 @@ use super::table::{Partition, PartitionTable, lie};
 use crate::error::{Context, Error, Result};
 
 /// A stretch of a disk that can hold a filesystem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Volume {
+    /// Which of the guest's disks it is on, from 0.
+    pub disk: usize,
+    /// What that disk is called; none when there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
     /// The partition it is; none for a whole disk.
     pub partition: Option<Partition>,
     /// Where it starts, in bytes from the start of the disk.
@@ -27,9 +32,8 @@ pub struct Volume {
     pub superblock: Option<Superblock>,
 }
 
-/// Everything this room knows of a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// Everything this room knows of one disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskLayout {
     /// The size of the disk.
     pub bytes: u64,
@@ -48,7 +52,11 @@ impl DiskLayout {
     }
 
     fn whole(bytes: u64, superblock: Option<Superblock>) -> Self {
-        Self::new(bytes, None, vec![Volume { partition: None, offset: 0, length: bytes, superblock }])
+        Self::new(
+            bytes,
+            None,
+            vec![Volume { disk: 0, on: None, partition: None, offset: 0, length: bytes, superblock }],
+        )
     }
 
     fn partitioned<R: Read + Seek>(disk: &mut R, bytes: u64, table: PartitionTable) -> Result<Self> {
@@ -57,7 +65,14 @@ impl DiskLayout {
             let (offset, length) = (partition.start, partition.length);
             let superblock = probe(disk, offset, length)
                 .context(|| format!("cannot read partition {}", partition.number))?;
-            volumes.push(Volume { partition: Some(partition.clone()), offset, length, superblock });
+            volumes.push(Volume {
+                disk: 0,
+                on: None,
+                partition: Some(partition.clone()),
+                offset,
+                length,
+                superblock,
+            });
         }
         Ok(Self::new(bytes, Some(table), volumes))
     }

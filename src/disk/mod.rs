@@ -15,6 +15,7 @@ mod layout;
 mod mbr;
 pub(crate) mod number;
 mod probe;
+mod storage;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -23,4 +24,5 @@ pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Supe
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
 pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;
+pub use storage::{Disk, Storage};
 pub use table::{Partition, PartitionTable, TableKind};

@@ -1,11 +1,11 @@
 //! The form of a partition table, whichever kind it is, and the checks that both kinds share.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The kinds of partition table that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TableKind {
     /// The GUID partition table of the UEFI specification.
@@ -15,7 +15,7 @@ pub enum TableKind {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Partition {
     /// The number that the kernel gives it: the 2 of `/dev/sda2`.
@@ -47,7 +47,7 @@ impl Partition {
 }
 
 /// A partition table whose entries lie inside the disk and do not overlap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PartitionTable {
     /// Which kind it is.

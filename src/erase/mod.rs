@@ -17,8 +17,8 @@ mod zero;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::attach::AttachedDisk;
-use crate::disk::{DiskLayout, FsState, read_disk};
+use crate::attach::{AttachedDisk, read_storage};
+use crate::disk::{FsState, Storage};
 use crate::error::{Error, ErrorKind, Result, both_values};
 use crate::mount::options::{Access, options};
 use crate::mount::place::Place;
@@ -26,19 +26,19 @@ use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
-use extent::{Extent, Extents};
+use extent::Extents;
 use metadata::Act;
 pub use places::SwapFile;
 use policy::{ErasePlan, Policy};
 use report::{Erasure, VolumeErasure};
 
-/// Makes all that is free on a disk zero; nothing of it may be mounted. `probe` is an empty folder, `cluster_bytes` the
-/// unit in which the image keeps its data.
+/// Makes all that is free on these disks zero; nothing of them may be mounted. `probe` is an empty folder,
+/// `cluster_bytes` the unit in which the images keep their data.
 ///
 /// # Errors
-/// When the disk cannot be read or written. A volume of which nothing can be said is no error here: see the report.
+/// When a disk cannot be read or written. A volume of which nothing can be said is no error here: see the report.
 pub fn erase(
-    disk: &AttachedDisk,
+    disks: &[AttachedDisk],
     probe: &Path,
     (plan, cluster_bytes): (ErasePlan, u64),
     swap_files: &[SwapFile],
@@ -51,34 +51,37 @@ pub fn erase(
     }
     let started = Instant::now();
     observer.event(Event::Stage("erasing"));
-    let mut devices = Devices::new(disk)?;
-    let found = replayed(disk, &mut devices, probe)
-        .and_then(|layout| places::find(&layout, &mut devices, probe, plan, swap_files));
+    let mut devices = Devices::new(disks)?;
+    let found = replayed(disks, &mut devices, probe)
+        .and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
     // Closed before anything below the devices is written: they would show what was there.
     let (mut parts, ()) = both_values(found, devices.close())?;
-    let (file, data) = (disk.open()?, disk.data(Extent { start: 0, length: disk.bytes()? })?);
-    for part in &mut parts {
-        interrupt::check_before("erasing on")?;
-        if plan.policy == Policy::Full {
-            part.walk((&file, &data), Act::Zero)?;
+    // What is made of other disks comes behind them, and is erased first: it knows what of them is in use.
+    for (index, disk) in disks.iter().enumerate().rev() {
+        let (file, data) = (disk.open()?, disk.all_data()?);
+        let mut free = Vec::new();
+        for part in parts.iter_mut().filter(|part| part.disk == index) {
+            interrupt::check_before("erasing on")?;
+            if plan.policy == Policy::Full {
+                part.walk((&file, &data), Act::Zero)?;
+            }
+            let with_data = part.free.shared_with(&data);
+            part.report.bytes_zeroed = with_data.bytes();
+            free.extend(with_data.iter());
         }
-        let free = part.free.shared_with(&data);
-        part.report.bytes_zeroed = free.bytes();
-        part.free = free;
+        zero::zero(disk, &file, &Extents::new(free)?, cluster_bytes)?;
     }
-    let free = Extents::new(parts.iter().flat_map(|part| part.free.iter()))?;
-    zero::zero(disk, &file, &free, cluster_bytes)?;
     erasure.volumes = parts.into_iter().map(|part| part.report).collect();
     erasure.milliseconds = milliseconds(started);
     Ok(erasure)
 }
 
-/// Counts what is not zero on a disk that was attached read-only for this; adds it to what the erasure reported.
+/// Counts what is not zero on disks that were attached read-only for this; adds it to what the erasure reported.
 ///
 /// # Errors
-/// When the disk cannot be read.
+/// When a disk cannot be read.
 pub fn prove(
-    disk: &AttachedDisk,
+    disks: &[AttachedDisk],
     probe: &Path,
     plan: ErasePlan,
     swap_files: &[SwapFile],
@@ -87,22 +90,24 @@ pub fn prove(
 ) -> Result<Erasure> {
     let started = Instant::now();
     observer.event(Event::Stage("proving the erasure"));
-    let mut devices = Devices::new(disk)?;
-    let found = layout(disk).and_then(|layout| places::find(&layout, &mut devices, probe, plan, swap_files));
-    let (parts, ()) = both_values(found, devices.close())?;
-    let (mut file, data) = (disk.open()?, disk.data(Extent { start: 0, length: disk.bytes()? })?);
-    let erased = std::mem::take(&mut erasure.volumes);
-    for mut part in parts {
-        if let Some(erased) = erased.iter().find(|erased| erased.volume == part.report.volume) {
-            take_over(&mut part.report, erased);
+    let mut devices = Devices::new(disks)?;
+    let found =
+        read_storage(disks).and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
+    let (mut parts, ()) = both_values(found, devices.close())?;
+    for (index, disk) in disks.iter().enumerate() {
+        let (mut file, data) = (disk.open()?, disk.all_data()?);
+        for part in parts.iter_mut().filter(|part| part.disk == index) {
+            if let Some(erased) = erasure.volumes.iter().find(|erased| erased.volume == part.report.volume) {
+                take_over(&mut part.report, erased);
+            }
+            if plan.policy == Policy::Full {
+                part.walk((&file, &data), Act::Count)?;
+            }
+            let with_data = part.free.shared_with(&data);
+            (part.report.bytes_nonzero, part.report.places) = zero::count_nonzero(&mut file, &with_data)?;
         }
-        if plan.policy == Policy::Full {
-            part.walk((&file, &data), Act::Count)?;
-        }
-        let free = part.free.shared_with(&data);
-        (part.report.bytes_nonzero, part.report.places) = zero::count_nonzero(&mut file, &free)?;
-        erasure.volumes.push(part.report);
     }
+    erasure.volumes = parts.into_iter().map(|part| part.report).collect();
     erasure.proof_milliseconds = milliseconds(started);
     Ok(erasure)
 }
@@ -148,13 +153,9 @@ fn residue_of(volume: &VolumeErasure) -> String {
     format!("the proof found that {} on {} are not zero{places}", kinds.join(" and "), volume.volume)
 }
 
-fn layout(disk: &AttachedDisk) -> Result<DiskLayout> {
-    read_disk(&mut disk.open()?, disk.bytes()?)
-}
-
-/// The disk's layout when every filesystem's journal is replayed: also of those that the guest itself does not mount.
-fn replayed(disk: &AttachedDisk, devices: &mut Devices, probe: &Path) -> Result<DiskLayout> {
-    let before = layout(disk)?;
+/// What is on the disks when every filesystem's journal is replayed: also of those that the guest itself does not mount.
+fn replayed(disks: &[AttachedDisk], devices: &mut Devices, probe: &Path) -> Result<Storage> {
+    let before = read_storage(disks)?;
     let mut mounted = false;
     for volume in &before.volumes {
         let Some(superblock) = &volume.superblock else { continue };
@@ -175,7 +176,7 @@ fn replayed(disk: &AttachedDisk, devices: &mut Devices, probe: &Path) -> Result<
         return Ok(before);
     }
     devices.flush()?;
-    layout(disk)
+    read_storage(disks)
 }
 
 fn milliseconds(started: Instant) -> u64 {

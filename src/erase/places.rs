@@ -12,7 +12,7 @@ use super::metadata::{self, Act, Remains};
 use super::policy::ErasePlan;
 use super::report::VolumeErasure;
 use super::volume::VolumeBytes;
-use crate::disk::{Content, ContentClass, DiskLayout, FsState, Superblock, Volume};
+use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::inspect::layout::{check_state, volume_name};
 use crate::mount::options::Access;
@@ -25,18 +25,20 @@ const VERITY: &[u8] = b"verity\0\0";
 /// One volume, or the gaps.
 #[derive(Debug)]
 pub(super) struct Part {
+    /// Which of the disks it is on.
+    pub(super) disk: usize,
     /// What is known of it so far.
     pub(super) report: VolumeErasure,
-    /// What of the disk is free there, in bytes of the disk.
+    /// What is free there, in bytes of the disk.
     pub(super) free: Extents,
     /// The volume, where its metadata can be walked.
     filesystem: Option<(Content, u64, u64)>,
 }
 
 impl Part {
-    fn new(name: String) -> Self {
+    fn new(disk: usize, name: String) -> Self {
         let report = VolumeErasure { volume: name, ..VolumeErasure::default() };
-        Self { report, free: Extents::default(), filesystem: None }
+        Self { disk, report, free: Extents::default(), filesystem: None }
     }
 
     fn take(&mut self, free: Extents) {
@@ -93,37 +95,40 @@ pub struct SwapFile {
     pub place: Result<Extents, String>,
 }
 
-/// Finds what of the disk is free. Nothing of it may be mounted; `probe` is an empty folder.
+/// Finds what of the disks is free. Nothing of them may be mounted; `probe` is an empty folder.
 ///
 /// # Errors
 /// When something cannot be read or a device cannot be made.
 pub(super) fn find(
-    layout: &DiskLayout,
+    storage: &Storage,
     devices: &mut Devices,
     probe: &Path,
     plan: ErasePlan,
     swap_files: &[SwapFile],
 ) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
-    for (index, volume) in layout.volumes.iter().enumerate() {
-        let mut part = Part::new(volume_name(volume));
+    for (index, volume) in storage.volumes.iter().enumerate() {
+        let mut part = Part::new(volume.disk, volume_name(volume));
         let found = free_space(&mut part, volume, devices, probe);
         if let Some(free) = part.judge(found)? {
             let files = || swap_files.iter().filter(|file| file.volume == index).map(|file| &file.place);
             part.report.unproven = files().find_map(|place| place.clone().err()).or(part.report.unproven);
             let swap = files().flatten().flat_map(Extents::iter);
-            let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk())? };
+            let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk(volume)?)? };
             let free = Extents::new(free.iter().chain(swap).chain(tail))?;
             part.take(free.within(0, volume.length).shifted(volume.offset));
         }
         parts.push(part);
     }
-    let between = if plan.keep_gaps { Extents::default() } else { gaps::gaps(layout)? };
-    if between.count() > 0 {
-        let mut part = Part::new("gaps".into());
-        part.report.method = "whole".into();
-        part.take(between);
-        parts.push(part);
+    for (index, disk) in storage.disks.iter().enumerate().filter(|_| !plan.keep_gaps) {
+        let between = gaps::gaps(disk)?;
+        if between.count() > 0 {
+            let on = storage.disk_name(index).map_or(String::new(), |name| format!(" of {name}"));
+            let mut part = Part::new(index, format!("gaps{on}"));
+            part.report.method = "whole".into();
+            part.take(between);
+            parts.push(part);
+        }
     }
     Ok(parts)
 }
@@ -140,12 +145,12 @@ fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &P
     match content {
         Content::Swap => {
             method(part, "whole, but for its header");
-            swap::extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+            swap::extents(&VolumeBytes::new(devices.disk(volume)?, volume.offset, volume.length))
         }
         Content::Vfat => {
             method(part, "allocation table");
             part.filesystem = Some((content, volume.offset, volume.length));
-            fat::free_extents(&VolumeBytes::new(devices.disk(), volume.offset, volume.length))
+            fat::free_extents(&VolumeBytes::new(devices.disk(volume)?, volume.offset, volume.length))
         }
         Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs => {
             method(part, "FS_IOC_GETFSMAP");

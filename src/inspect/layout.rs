@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::mounts::with_fstab;
-use crate::disk::{Content, ContentClass, DiskLayout, FsState, Superblock, Volume};
+use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
 use crate::error::{Error, Result, both};
 use crate::guest::{FileKind, GuestRoot};
 use crate::mount::damage::advice;
@@ -15,10 +15,13 @@ use crate::mount::{Devices, Mounted};
 
 /// A volume's name for people.
 pub fn volume_name(volume: &Volume) -> String {
-    volume
-        .partition
-        .as_ref()
-        .map_or_else(|| "the whole disk".to_owned(), |partition| format!("partition {}", partition.number))
+    let partition = volume.partition.as_ref().map(|partition| format!("partition {}", partition.number));
+    match (partition, &volume.on) {
+        (Some(partition), None) => partition,
+        (Some(partition), Some(disk)) => format!("{partition} of {disk}"),
+        (None, None) => "the whole disk".to_owned(),
+        (None, Some(disk)) => disk.clone(),
+    }
 }
 
 struct Candidate {
@@ -32,7 +35,7 @@ struct Candidate {
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] when there is no operating system or more than one, when a filesystem needs fsck, or
 /// when a part of the system lives where guestseal cannot go.
-pub fn find_guest(disk: &DiskLayout, devices: &mut Devices, probe: &Path) -> Result<GuestLayout> {
+pub fn find_guest(disk: &Storage, devices: &mut Devices, probe: &Path) -> Result<GuestLayout> {
     let mut candidates = Vec::new();
     for (index, volume) in disk.volumes.iter().enumerate() {
         let Some(superblock) = &volume.superblock else { continue };
@@ -92,7 +95,7 @@ pub fn check_state(volume: &Volume) -> Result<()> {
             "the {content} on {} has more devices than this disk",
             volume_name(volume)
         ))
-        .hint("guestseal seals guests of one disk"));
+        .hint("guestseal does not put such filesystems together yet"));
     }
     if superblock.damaged {
         let what = format!("the checksum of the {content} superblock on {} is wrong", volume_name(volume));
@@ -115,7 +118,7 @@ pub fn check_state(volume: &Volume) -> Result<()> {
     Ok(())
 }
 
-fn no_guest(disk: &DiskLayout) -> Error {
+fn no_guest(disk: &Storage) -> Error {
     let contents =
         disk.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?.content)));
     let found: Vec<String> =

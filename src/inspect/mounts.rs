@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{check_state, volume_name};
 use crate::disk::fstab::{self, FstabEntry, Source};
-use crate::disk::{Content, DiskLayout};
+use crate::disk::{Content, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::options::{Access, options};
 use crate::mount::place::{GuestLayout, Place};
@@ -23,7 +23,7 @@ const NOTES_MAX: usize = 20;
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when a part of the system lives where guestseal cannot go, or nobody can tell.
-pub(super) fn with_fstab(disk: &DiskLayout, root: Place, fstab: &[u8]) -> Result<GuestLayout> {
+pub(super) fn with_fstab(disk: &Storage, root: Place, fstab: &[u8]) -> Result<GuestLayout> {
     let fstab = fstab::parse(fstab);
     if fstab.beyond_bounds {
         return Err(Error::unsupported("the guest's /etc/fstab is too large to tell what it mounts")
@@ -64,8 +64,8 @@ pub(super) fn with_fstab(disk: &DiskLayout, root: Place, fstab: &[u8]) -> Result
 
 /// A note when fstab has another root than the volume on which the system was found. What boots is for the kernel's
 /// command line to say.
-fn other_root(disk: &DiskLayout, entry: &FstabEntry, root: &Place) -> Option<String> {
-    let other = disk.volumes.iter().position(|volume| entry.source.matches(volume, 0, 1));
+fn other_root(disk: &Storage, entry: &FstabEntry, root: &Place) -> Option<String> {
+    let other = disk.find(&entry.source);
     let other = other.filter(|index| *index != root.volume)?;
     Some(format!(
         "the guest's /etc/fstab has {} as its root, but the system is on {}",
@@ -81,14 +81,14 @@ fn is_essential(point: &Path) -> bool {
 }
 
 /// None for another name of what is sealed by its first one.
-fn place_of(disk: &DiskLayout, entry: &FstabEntry) -> Result<Option<Place>, String> {
+fn place_of(disk: &Storage, entry: &FstabEntry) -> Result<Option<Place>, String> {
     if entry.is_bind() {
         return bound(entry).map(|()| None);
     }
     if matches!(entry.source, Source::Network(_) | Source::Other(_)) {
         return Err(format!("is on {}, which is no part of the image", entry.fs_type));
     }
-    let index = disk.volumes.iter().position(|volume| entry.source.matches(volume, 0, 1));
+    let index = disk.find(&entry.source);
     let index = index.ok_or_else(|| "is on a volume that the image does not have".to_owned())?;
     let volume = &disk.volumes[index];
     let content = volume.superblock.as_ref().map(|superblock| superblock.content);

@@ -23,26 +23,50 @@ use crate::sys::trouble;
 use options::{Access, options};
 use place::Place;
 
-/// The volumes of an attached disk as block devices, each made when it is first needed.
+/// The volumes of a guest's attached disks as block devices, each made when it is first needed.
 #[derive(Debug)]
 pub struct Devices {
-    disk: File,
+    disks: Vec<Source>,
+    loops: Vec<(usize, u64, Loop)>,
+}
+
+/// An attached disk that volumes are cut out of.
+#[derive(Debug)]
+struct Source {
+    file: File,
     read_only: bool,
-    loops: Vec<(u64, Loop)>,
+    /// Its own path when it is a device that needs no other one to be mounted.
+    device: Option<PathBuf>,
 }
 
 impl Devices {
-    /// For the volumes of this disk.
+    /// For the volumes of these disks.
     ///
     /// # Errors
-    /// When the disk cannot be opened.
-    pub fn new(disk: &AttachedDisk) -> Result<Self> {
-        Ok(Self { disk: disk.open()?, read_only: disk.is_read_only(), loops: Vec::new() })
+    /// When a disk cannot be opened.
+    pub fn new(disks: &[AttachedDisk]) -> Result<Self> {
+        let source = |disk: &AttachedDisk| {
+            let device = disk.is_device().then(|| disk.path().to_path_buf());
+            Ok(Source { file: disk.open()?, read_only: disk.is_read_only(), device })
+        };
+        Ok(Self { disks: disks.iter().map(source).collect::<Result<_>>()?, loops: Vec::new() })
     }
 
-    /// The disk's bytes.
-    pub fn disk(&self) -> &File {
-        &self.disk
+    /// The bytes of the disk that a volume is on.
+    ///
+    /// # Errors
+    /// When there is no such disk.
+    pub fn disk(&self, volume: &Volume) -> Result<&File> {
+        self.source(volume.disk).map(|source| &source.file)
+    }
+
+    /// The bytes of all disks, in their order.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.disks.iter().map(|source| &source.file)
+    }
+
+    fn source(&self, disk: usize) -> Result<&Source> {
+        self.disks.get(disk).ok_or_else(|| Error::failed(format!("disk {} is not attached", disk + 1)))
     }
 
     /// The block device of a volume.
@@ -50,18 +74,24 @@ impl Devices {
     /// # Errors
     /// When no loop device can be had.
     pub fn node(&mut self, volume: &Volume) -> Result<PathBuf> {
-        if let Some((_, device)) = self.loops.iter().find(|(offset, _)| *offset == volume.offset) {
+        let is_it =
+            |(disk, offset, _): &&(usize, u64, Loop)| (*disk, *offset) == (volume.disk, volume.offset);
+        if let Some((_, _, device)) = self.loops.iter().find(is_it) {
             return Ok(device.path().to_path_buf());
+        }
+        let source = self.source(volume.disk)?;
+        if let Some(device) = source.device.as_ref().filter(|_| volume.partition.is_none()) {
+            return Ok(device.clone());
         }
         let window = LoopWindow {
             offset: volume.offset,
             length: volume.length,
             block_size: 512,
-            read_only: self.read_only,
+            read_only: source.read_only,
         };
-        let device = Loop::attach(&self.disk, window)?;
+        let device = Loop::attach(&source.file, window)?;
         let path = device.path().to_path_buf();
-        self.loops.push((volume.offset, device));
+        self.loops.push((volume.disk, volume.offset, device));
         Ok(path)
     }
 
@@ -70,11 +100,12 @@ impl Devices {
     /// # Errors
     /// When it cannot be written.
     pub fn flush(&self) -> Result<()> {
-        let flush = |(_, device): &(u64, Loop)| {
-            let flushed = File::open(device.path()).and_then(|file| file.sync_all());
-            flushed.context(|| format!("cannot flush {}", device.path().display()))
+        let flush = |path: &Path| {
+            let flushed = File::open(path).and_then(|file| file.sync_all());
+            flushed.context(|| format!("cannot flush {}", path.display()))
         };
-        self.loops.iter().try_for_each(flush)
+        let own = self.disks.iter().filter_map(|source| source.device.as_deref());
+        self.loops.iter().map(|(_, _, device)| device.path()).chain(own).try_for_each(flush)
     }
 
     /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.
@@ -82,10 +113,13 @@ impl Devices {
     /// # Errors
     /// The first that fails; the others are detached all the same.
     pub fn close(self) -> Result<()> {
-        let closed = all(self.loops.into_iter().map(|(_, device)| device.close()));
-        // By the descriptor that was open all the time, so that no error of a write is missed.
-        let flushed = if self.read_only { Ok(()) } else { self.disk.sync_all() };
-        both(closed, flushed.context(|| "cannot flush the attached disk"))
+        let closed = all(self.loops.into_iter().map(|(_, _, device)| device.close()));
+        // By the descriptors that were open all the time, so that no error of a write is missed.
+        let flush = |source: Source| {
+            let flushed = if source.read_only { Ok(()) } else { source.file.sync_all() };
+            flushed.context(|| "cannot flush the attached disk")
+        };
+        both(closed, all(self.disks.into_iter().map(flush)))
     }
 }
 

@@ -4,12 +4,12 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::Content;
 
 /// A filesystem of the guest and where it belongs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Place {
     /// Index of its volume on the disk.
@@ -41,7 +41,7 @@ impl Place {
 }
 
 /// How the guest's filesystems fit together.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct GuestLayout {
     /// The root filesystem.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::Access;
 use super::{Devices, Mounted};
-use crate::disk::{DiskLayout, Volume};
+use crate::disk::{Storage, Volume};
 use crate::error::{Error, Result, all};
 use crate::guest::{FileKind, GuestRoot};
 use crate::inspect::layout::volume_name;
@@ -38,7 +38,7 @@ impl MountedTree {
     /// # Errors
     /// When a filesystem cannot be mounted, or a mount point is missing in the guest.
     pub fn mount(
-        disk: &DiskLayout,
+        disk: &Storage,
         guest: &GuestLayout,
         devices: &mut Devices,
         folder: &Path,
@@ -90,7 +90,7 @@ impl MountedTree {
 }
 
 fn mount_at(
-    disk: &DiskLayout,
+    disk: &Storage,
     place: &Place,
     devices: &mut Devices,
     target: &Path,

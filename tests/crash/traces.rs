@@ -40,7 +40,7 @@ fn now() -> Names {
         }));
     }
     for (block, backing) in loops() {
-        if backing.contains("guestseal/disk") || backing == "/disk" {
+        if backing.contains("guestseal/disk") || backing == "/disk0/disk" {
             names.insert(format!("{} over {backing}, {}", block.display(), sequence(&block)));
         }
     }

@@ -87,7 +87,7 @@ fn sectors_of_4096_bytes() {
     let volumes = [volume(96, "ext4", "/", "UUID"), volume(320, "xfs", "/var", "LABEL")];
     let sealed = seals(Label(Some("gpt"), 4096), &volumes, "", &["/", "/var"]);
     let Some((stage, ran)) = sealed else { return };
-    assert_eq!(ran.result()["inspection"]["disk"]["table"]["sector-size"], 4096);
+    assert_eq!(ran.result()["inspection"]["storage"]["disks"][0]["table"]["sector-size"], 4096);
     drop(stage);
     let volumes = [
         volume(64, "ext4", "/boot", "UUID"),

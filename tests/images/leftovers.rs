@@ -81,8 +81,9 @@ pub(crate) fn loops_on(folder: &Path) -> Vec<String> {
 }
 
 fn run_loops() -> BTreeSet<(PathBuf, String)> {
-    let ours =
-        loops().into_iter().filter(|(_, backing)| backing.contains("guestseal/disk") || backing == "/disk");
+    let ours = loops()
+        .into_iter()
+        .filter(|(_, backing)| backing.contains("guestseal/disk") || backing == "/disk0/disk");
     ours.filter_map(|(block, _)| {
         let sequence = fs::read_to_string(block.join("diskseq")).ok()?;
         Some((block, sequence.trim().to_owned()))

@@ -40,8 +40,8 @@ pub(crate) fn with_guest<T: Send>(
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let layout = &inspection["layout"];
         for place in std::iter::once(&layout["root"]).chain(layout["others"].as_array().unwrap()) {
-            let volume =
-                &inspection["disk"]["volumes"][usize::try_from(place["volume"].as_u64().unwrap()).unwrap()];
+            let volume = &inspection["storage"]["volumes"]
+                [usize::try_from(place["volume"].as_u64().unwrap()).unwrap()];
             let point = place["point"].as_str().unwrap().trim_start_matches('/');
             tool(
                 "mount",
@@ -89,7 +89,7 @@ pub(crate) fn export(image: &Path, format: &str) -> PathBuf {
 /// Checks every filesystem of a raw image that the guest mounts, with the checker of its own tools, which must find
 /// nothing to do.
 pub(crate) fn check_filesystems(raw: &Path, inspection: &Value) {
-    for volume in inspection["disk"]["volumes"].as_array().unwrap() {
+    for volume in inspection["storage"]["volumes"].as_array().unwrap() {
         let content = volume["superblock"]["content"].as_str().unwrap_or_default();
         let checker: &[&str] = match content {
             "ext2" | "ext3" | "ext4" => &["e2fsck", "-fn"],

@@ -68,8 +68,8 @@ fn an_export_tells_of_tables_that_it_could_not_write() {
             let layers = json!({ "driver": "qcow2", "file": if bad { failing } else { file } });
             let spec = ImageSpec { layers, read_only: false };
             let run = RunFolder::mount().unwrap();
-            let disk = AttachedDisk::attach(&spec, Way::Fuse, &run).unwrap();
-            let devices = Devices::new(&disk).unwrap();
+            let disk = AttachedDisk::attach(&spec, Way::Fuse, run.path()).unwrap();
+            let devices = Devices::new(std::slice::from_ref(&disk)).unwrap();
             disk.open().unwrap().write_all_at(&[7; 4096], 0).unwrap();
             let flush = if flushed {
                 devices.close()

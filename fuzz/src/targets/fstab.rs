@@ -35,7 +35,7 @@ fn volume(number: Option<u32>) -> Volume {
         part_label: Some("root".into()),
         bootable: false,
     });
-    Volume { partition, offset: 1 << 20, length: 1 << 30, superblock: None }
+    Volume { disk: 0, on: None, partition, offset: 1 << 20, length: 1 << 30, superblock: None }
 }
 
 /// An entry that is written out again reads as itself.

@@ -104,7 +104,7 @@ fn volume(content: Content, uuid: &str, label: &str, number: Option<u32>) -> Vol
         bootable: false,
     });
     let superblock = Superblock { uuid: text(uuid), label: text(label), ..Superblock::new(content) };
-    Volume { partition, offset: 0, length: 1, superblock: Some(superblock) }
+    Volume { disk: 0, on: None, partition, offset: 0, length: 1, superblock: Some(superblock) }
 }
 
 fn matches(text: &str, volume: &Volume, disk: usize, disks: usize) -> bool {
@@ -162,7 +162,7 @@ fn volumes_by_their_devices() {
 /// A volume without a superblock or partition has no names.
 #[test]
 fn nothing_matches_an_unknown_volume() {
-    let unknown = Volume { partition: None, offset: 0, length: 1, superblock: None };
+    let unknown = Volume { disk: 0, on: None, partition: None, offset: 0, length: 1, superblock: None };
     for text in ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "UUID=x", "/dev/disk/by-label/"] {
         assert!(!matches(text, &unknown, 0, 1), "{text}");
     }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::disk::DiskLayout;
+use crate::disk::Disk;
 use crate::erase::extent::{Extent, Extents};
 use crate::error::Result;
 
@@ -11,15 +11,15 @@ use crate::error::Result;
 ///
 /// # Errors
 /// When there are too many to keep.
-pub fn gaps(layout: &DiskLayout) -> Result<Extents> {
-    let Some(table) = &layout.table else { return Ok(Extents::default()) };
+pub fn gaps(disk: &Disk) -> Result<Extents> {
+    let Some(table) = &disk.table else { return Ok(Extents::default()) };
     let partitions = || table.partitions.iter().filter(|partition| !partition.is_extended());
     let Some(first) = partitions().map(|partition| partition.start).min() else {
         return Ok(Extents::default());
     };
     let taken = partitions().map(|partition| Extent { start: partition.start, length: partition.length });
     let own = table.own.iter().map(|(start, end)| Extent::between(*start, *end));
-    Ok(Extents::new(taken.chain(own))?.gaps(first, layout.bytes))
+    Ok(Extents::new(taken.chain(own))?.gaps(first, disk.bytes))
 }
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ mod tests {
         Partition { number, start, length, type_id, part_uuid: None, part_label: None, bootable: false }
     }
 
-    fn layout(partitions: Vec<Partition>, own: Vec<(u64, u64)>) -> DiskLayout {
+    fn layout(partitions: Vec<Partition>, own: Vec<(u64, u64)>) -> Disk {
         let table = PartitionTable {
             kind: TableKind::Mbr,
             sector_size: 512,
@@ -41,7 +41,7 @@ mod tests {
             warnings: Vec::new(),
             own,
         };
-        DiskLayout { bytes: 10_000, table: Some(table), volumes: Vec::new(), warnings: Vec::new() }
+        Disk { names: Vec::new(), bytes: 10_000, table: Some(table) }
     }
 
     #[test]
