@@ -28,6 +28,7 @@ pub mod seal;
 pub mod session;
 pub mod survey;
 pub mod sys;
+pub mod tree;
 pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

@@ -263,6 +263,6 @@ fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
     Ok(path.clone())
 }
 
-fn now() -> String {
+pub(crate) fn now() -> String {
     format!("{:.0}", jiff::Timestamp::now())
 }

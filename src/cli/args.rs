@@ -220,6 +220,25 @@ impl SelectionArgs {
     }
 }
 
+/// What `--tree` has no use for: nothing is attached, erased or committed.
+const NOT_WITH_TREE: [&str; 15] = [
+    "images",
+    "add",
+    "format",
+    "attach",
+    "allow_backing",
+    "output",
+    "output_format",
+    "flatten",
+    "drop_snapshots",
+    "compress",
+    "in_place",
+    "repair",
+    "erase",
+    "keep_gaps",
+    "allow_unproven",
+];
+
 /// The options of `seal`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SealArgs {
@@ -229,6 +248,9 @@ pub struct SealArgs {
     /// The disk of a guest, as virt-sysprep names it.
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
+    /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_TREE)]
+    pub tree: Option<PathBuf>,
     /// Only show what would be done.
     #[arg(short = 'n', long, visible_alias = "dryrun")]
     pub dry_run: bool,
@@ -289,8 +311,11 @@ pub enum DigestChoice {
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
     /// The images.
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// Look at the root folder of a guest instead of an image.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "allow_backing"])]
+    pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
     pub image: ImageArgs,
@@ -303,8 +328,11 @@ pub struct InspectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
     /// The images.
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// Verify the root folder of a guest instead of an image.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "allow_backing"])]
+    pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
     #[arg(long)]
     pub residue: bool,

@@ -5,16 +5,15 @@ use std::time::Instant;
 use super::print::{Printer, bytes, clean, counts, intention};
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
+use crate::inspect::guest::Guest;
 use crate::plan::Plan;
+use crate::report::{OperationReport, Tally};
 use crate::seal::SealReport;
 use crate::survey::Survey;
 
 /// One line about a sealed image.
 pub(super) fn summary(plan: &Plan, report: &SealReport, started: Instant, printer: &Printer) -> String {
-    let sum = |count: fn(&crate::report::Tally) -> u64| {
-        report.operations.iter().map(|report| count(&report.tally)).fold(0, u64::saturating_add)
-    };
-    let counts = counts(sum(|tally| tally.removed), sum(|tally| tally.truncated), sum(|tally| tally.written));
+    let Totals { counts, content } = Totals::of(&report.operations);
     let erased = match report.erasure.policy {
         Policy::None => "deleted data can be read back".to_owned(),
         _ => format!("{} erased", bytes(report.erasure.bytes_zeroed())),
@@ -24,22 +23,45 @@ pub(super) fn summary(plan: &Plan, report: &SealReport, started: Instant, printe
         printer.paint("sealed", "32;1"),
         report.image.display(),
         report.inspection.guest.os.pretty_name,
-        bytes(sum(|tally| tally.bytes)),
+        bytes(content),
         report.record.display(),
         started.elapsed().as_secs_f64()
     ) + if plan.digest { "" } else { " (no digest)" }
 }
 
-/// The guest, its disk, and what each operation would do.
-pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
-    let guest = &seen.inspection.guest;
-    printer.line(&format!(
+/// What all operations did together.
+pub(super) struct Totals {
+    /// How many files were removed, truncated and written, in words.
+    pub(super) counts: String,
+    /// Bytes of content that went.
+    pub(super) content: u64,
+}
+
+impl Totals {
+    pub(super) fn of(operations: &[OperationReport]) -> Self {
+        let sum = |count: fn(&Tally) -> u64| {
+            operations.iter().map(|report| count(&report.tally)).fold(0, u64::saturating_add)
+        };
+        let counts =
+            counts(sum(|tally| tally.removed), sum(|tally| tally.truncated), sum(|tally| tally.written));
+        Self { counts, content: sum(|tally| tally.bytes) }
+    }
+}
+
+/// One line about the guest.
+pub(super) fn guest_line(guest: &Guest) -> String {
+    format!(
         "guest: {}; {}; packages by {}; started by {}",
         clean(&guest.os.pretty_name),
         guest.architecture.as_deref().unwrap_or("unknown architecture"),
         word(guest.package_manager),
         word(guest.init)
-    ));
+    )
+}
+
+/// The guest, its disk, and what each operation would do.
+pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
+    printer.line(&guest_line(&seen.inspection.guest));
     let image = &seen.image;
     printer.line(&format!(
         "image: {}, disk of {}, file of {}",
@@ -68,8 +90,12 @@ pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
             clean(&points.join(", "))
         ));
     }
-    for report in seen.operations.iter().filter(|report| !report.files.is_empty() || !report.notes.is_empty())
-    {
+    describe_operations(&seen.operations, printer);
+}
+
+/// What each operation would do.
+pub(super) fn describe_operations(operations: &[OperationReport], printer: &Printer) {
+    for report in operations.iter().filter(|report| !report.files.is_empty() || !report.notes.is_empty()) {
         printer.line(&format!("{}: {}", printer.paint(&report.name, "1"), intention(report)));
         printer.notes(report);
         for file in &report.files {
@@ -80,6 +106,18 @@ pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
                 file.path.to_string_lossy().escape_debug()
             ));
         }
+    }
+}
+
+/// What `verify` found to be back, and what it could not judge.
+pub(super) fn describe_found(found: &[OperationReport], unsure: &[String], printer: &Printer) {
+    for report in found {
+        for file in report.files.iter().take(20) {
+            printer.line(&format!("    {}: {}", report.name, file.path.to_string_lossy().escape_debug()));
+        }
+    }
+    if !unsure.is_empty() {
+        printer.line(&format!("    not checked, for want of a secret or a script: {}", unsure.join(", ")));
     }
 }
 

@@ -6,6 +6,7 @@ mod exit;
 pub mod print;
 pub mod request;
 mod run;
+mod tree;
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -39,8 +39,10 @@ pub fn catalogue(args: &CatalogueArgs) -> Result<Catalogue> {
 pub struct Chosen {
     /// In order.
     pub operations: Vec<Planned>,
-    warnings: Vec<String>,
-    generated: Vec<(String, crate::guest::secret::Secret)>,
+    /// What the user should be told.
+    pub warnings: Vec<String>,
+    /// Passwords that were made here: user and password.
+    pub generated: Vec<(String, crate::guest::secret::Secret)>,
 }
 
 /// Selects operations and gives them their parameters.

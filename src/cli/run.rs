@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::args::{
     CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
 };
-use super::describe::{describe_erasure, describe_guest, summary};
+use super::describe::{describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
 use super::request::{Plans, catalogue, choose, plans};
+use super::tree;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
@@ -51,6 +52,9 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     if args.list_operations {
         return list(&args.selection.catalogue, printer);
     }
+    if let Some(folder) = args.tree.take() {
+        return tree::seal(&folder, &mut args, printer);
+    }
     let Plans { plans, warnings, generated } = plans(&args)?;
     args.selection.forget_passwords();
     let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
@@ -78,14 +82,14 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
 }
 
 /// A made password is shown once, on the terminal itself: never in a pipe, a log or the record.
-fn terminal() -> Result<fs::File> {
+pub(super) fn terminal() -> Result<fs::File> {
     fs::File::options().write(true).open("/dev/tty").ok().filter(IsTerminal::is_terminal).ok_or_else(|| {
         Error::usage("a random password can only be shown on a terminal, and there is none")
             .hint("use file:FILE instead")
     })
 }
 
-fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Result<()> {
+pub(super) fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Result<()> {
     for (user, password) in generated {
         writeln!(terminal, "the new password of {user} is: {}", password.expose())
             .context(|| "cannot show the new password")?;
@@ -95,7 +99,7 @@ fn show_passwords(terminal: &mut fs::File, generated: &[(String, Secret)]) -> Re
 
 /// Does the same to several images: each is tried, the first failure decides the exit code. After a signal none is
 /// begun, and the program ends by it.
-fn each<T>(
+pub(super) fn each<T>(
     images: impl IntoIterator<Item = T>,
     printer: &mut Printer,
     mut work: impl FnMut(T, &mut Printer) -> Result<(Exit, Value)>,
@@ -120,7 +124,7 @@ fn each<T>(
 }
 
 /// Of several images, the error says which; after a signal it says what became of the image.
-fn about(image: &Path, error: Error) -> Error {
+pub(super) fn about(image: &Path, error: Error) -> Error {
     if error.kind() == ErrorKind::Stopped {
         return error.within(format!("nothing was changed in {}", image.display()));
     }
@@ -141,7 +145,7 @@ fn half_edited(image: &Path, error: Error) -> Error {
     }
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
@@ -151,6 +155,9 @@ fn target(image: &Path, args: &ImageArgs) -> Target {
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
+    if let Some(folder) = &args.tree {
+        return tree::inspect(folder, args, printer);
+    }
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     each(&args.images, printer, |image, printer| {
         look(&target(image, &args.image), &chosen.operations, printer)
@@ -165,6 +172,9 @@ fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Resul
 }
 
 fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
+    if let Some(folder) = &args.tree {
+        return tree::verify(folder, args, printer);
+    }
     let catalogue = catalogue(&args.catalogue)?;
     each(&args.images, printer, |image, printer| {
         let target = target(image, &args.image);
@@ -183,11 +193,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             printer
                 .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
         }
-        for report in &verdict.found {
-            for file in report.files.iter().take(20) {
-                printer.line(&format!("    {}: {}", report.name, file.path.to_string_lossy().escape_debug()));
-            }
-        }
+        describe_found(&verdict.found, &verdict.unsure, printer);
         let (good, bad) = if args.residue {
             ("nothing deleted can be read back", "deleted data can be read back")
         } else {
@@ -200,12 +206,6 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             (true, true) => printer.paint("not proven", "31;1"),
             (true, false) => printer.paint(good, "32;1"),
         };
-        if !verdict.unsure.is_empty() {
-            printer.line(&format!(
-                "    not checked, for want of a secret or a script: {}",
-                verdict.unsure.join(", ")
-            ));
-        }
         printer.line(&format!("{}: {word}", image.display()));
         let exit = if verdict.sealed && !unproven { Exit::Done } else { Exit::from(ErrorKind::Found) };
         to_json(&verdict).map(|(_, value)| (exit, value))

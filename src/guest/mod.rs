@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod change;
 mod flags;
 pub mod glob;
+pub(crate) mod listing;
 pub mod names;
 pub mod password;
 pub mod path_serde;

@@ -41,9 +41,9 @@ impl Item<'_> {
 }
 
 /// Paths that are longer stand for nothing but malice: programs of the guest itself cannot reach them by name.
-const DEEPEST: usize = 128 << 10;
+pub(super) const DEEPEST: usize = 128 << 10;
 
-fn too_deep(folder: &Path) -> Error {
+pub(super) fn too_deep(folder: &Path) -> Error {
     Error::unsupported(format!("folders below {} in the guest nest too deeply", folder.display()))
         .hint("look into the folder in the guest, and take it away there")
 }

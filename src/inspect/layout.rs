@@ -192,7 +192,11 @@ fn subvolume_names(root: &GuestRoot, content: Content, subvolume: Option<&str>) 
     Ok(names)
 }
 
-fn is_root(root: &GuestRoot) -> Result<bool> {
+/// Whether this looks like the root of a system.
+///
+/// # Errors
+/// When the filesystem cannot answer.
+pub fn is_root(root: &GuestRoot) -> Result<bool> {
     if !root.is_folder("/etc")? {
         return Ok(false);
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod damage;
+pub mod folder;
 mod health;
 pub mod options;
 pub mod place;

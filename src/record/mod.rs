@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;

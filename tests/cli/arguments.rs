@@ -10,7 +10,7 @@ use crate::common::{has_tool, require};
 use crate::{PROGRAM, guestseal, guestseal_in, start};
 
 /// What the command line alone decides: arguments, exit code, words of the error, whether it says what to do.
-const WRONG: [(&[&str], i32, &str, bool); 42] = [
+const WRONG: [(&[&str], i32, &str, bool); 51] = [
     (&[], 2, "no image is named", true),
     (&["seal"], 2, "no image is named", true),
     (&["inspect"], 2, "<IMAGE>", false),
@@ -58,6 +58,15 @@ const WRONG: [(&[&str], i32, &str, bool); 42] = [
     (&["seal", "missing.img"], 1, "missing.img", false),
     (&["verify", "missing.img"], 1, "cannot find the image missing.img", false),
     (&["recover", "missing.img"], 1, "missing.img", false),
+    (&["--tree", "missing"], 1, "cannot find the folder missing", false),
+    (&["--tree", "missing", "x.img"], 2, "'--tree <DIR>' cannot be used with '[IMAGE]...'", false),
+    (&["--tree", "missing", "-a", "x.img"], 2, "--add <IMAGE>", false),
+    (&["--tree", "missing", "--output", "new"], 2, "--output <NEW>", false),
+    (&["--tree", "missing", "--in-place"], 2, "--in-place", false),
+    (&["--tree", "missing", "--erase", "full"], 2, "--erase <POLICY>", false),
+    (&["--tree", "missing", "--attach", "auto"], 2, "--attach <WAY>", false),
+    (&["inspect", "--tree", "missing", "--format", "raw"], 2, "--format <FORMAT>", false),
+    (&["verify", "--tree", "missing", "--residue"], 2, "--residue", false),
 ];
 
 #[test]
