@@ -29,6 +29,7 @@ pub mod session;
 pub mod survey;
 pub mod sys;
 pub mod tree;
+pub mod vm;
 pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

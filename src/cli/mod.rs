@@ -8,6 +8,7 @@ pub mod request;
 mod run;
 mod tree;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -80,12 +81,18 @@ const NOT_YET: [&str; 50] = [
 
 /// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
+    if let Some(name) = asked_module() {
+        return done(crate::vm::init::modprobe(&name));
+    }
     if let Err(error) = dumps::none() {
         return fail(&mut Printer::plain(false), &error).into();
     }
     // Before clap: neither help nor completions shall show it, and it is started for every image.
     if std::env::args_os().skip(1).eq([crate::worker::ARGUMENT]) {
         return serve().unwrap_or_else(|error| fail(&mut Printer::plain(false), &error)).into();
+    }
+    if std::env::args_os().skip(1).eq([crate::vm::init::ARGUMENT]) {
+        return done(be_the_machine());
     }
     let cli = match parse() {
         Ok(cli) => cli,
@@ -122,6 +129,37 @@ fn serve() -> crate::error::Result<Exit> {
     let input = std::io::stdin().as_fd().try_clone_to_owned().context(failed)?;
     let output = std::io::stdout().as_fd().try_clone_to_owned().context(failed)?;
     crate::worker::serve(File::from(input), File::from(output)).map(|()| Exit::Done)
+}
+
+/// The name of the module that the kernel of a machine asks for: see [`crate::vm::init::MODPROBE`].
+fn asked_module() -> Option<OsString> {
+    let mut words = std::env::args_os();
+    (words.next()? == crate::vm::init::MODPROBE).then(|| words.last()).flatten()
+}
+
+/// The machine's side of a run: see [`crate::vm`]. Returns only where there is no machine to be powered off.
+fn be_the_machine() -> crate::error::Result<()> {
+    let ran = crate::vm::init::run(serve_in_machine);
+    if std::process::id() != 1 {
+        return ran;
+    }
+    if let Err(error) = ran {
+        fail(&mut Printer::plain(false), &error);
+    }
+    crate::vm::init::power_off()
+}
+
+fn serve_in_machine(inside: crate::vm::init::Inside) -> crate::error::Result<()> {
+    #[cfg(feature = "fault-points")]
+    if inside.has_word(crate::vm::trial::WORD) {
+        return crate::vm::trial::serve(inside);
+    }
+    drop(inside);
+    Err(Error::failed("the host has not said what is to be done"))
+}
+
+fn done(result: crate::error::Result<()>) -> ExitCode {
+    result.map_or_else(|error| fail(&mut Printer::plain(false), &error), |()| Exit::Done).into()
 }
 
 #[cfg(feature = "fault-points")]

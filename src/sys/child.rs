@@ -23,6 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, Whence, lseek};
 
+pub use super::exec::User;
 use super::exec::{Image, open_pidfd, run_image};
 use super::interrupt;
 use super::wait::readable_within;
@@ -44,6 +45,8 @@ pub struct Spawn {
     stdin: Stdio,
     stdout: Stdio,
     listen: Vec<OwnedFd>,
+    inherited: Vec<OwnedFd>,
+    user: Option<User>,
     folder: Option<PathBuf>,
     leashed: bool,
     own_mounts: bool,
@@ -62,6 +65,8 @@ impl Spawn {
             stdin: Stdio::null(),
             stdout: Stdio::null(),
             listen: Vec::new(),
+            inherited: Vec::new(),
+            user: None,
             folder: None,
             leashed: false,
             own_mounts: false,
@@ -107,6 +112,20 @@ impl Spawn {
     #[must_use]
     pub fn listen_on(mut self, socket: OwnedFd) -> Self {
         self.listen.push(socket);
+        self
+    }
+
+    /// Hands over an open file: the first one becomes descriptor 3, the next 4, behind those of [`Spawn::listen_on`].
+    #[must_use]
+    pub fn inherit(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.inherited.push(file.into());
+        self
+    }
+
+    /// Has the child become another user before it starts, without a way back. Needs CAP_SETUID and CAP_SETGID.
+    #[must_use]
+    pub fn as_user(mut self, user: Option<User>) -> Self {
+        self.user = user;
         self
     }
 
@@ -174,8 +193,9 @@ impl Spawn {
         let stderr = bounded_memory_file(STDERR_LIMIT)?;
         let leash = if self.leashed { Some(io::pipe()?) } else { None };
         let leash_end = leash.as_ref().map(|(reader, _)| reader.try_clone()).transpose()?.map(OwnedFd::from);
-        let image = Image::new(&self.program, &self.args, &self.env, &self.listen, leash_end.as_ref())?;
-        let image = image.with_own_mounts(self.own_mounts);
+        let files = (&self.listen[..], &self.inherited[..]);
+        let image = Image::new(&self.program, &self.args, &self.env, files, leash_end.as_ref())?;
+        let image = image.with_own_mounts(self.own_mounts).with_user(self.user);
         #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
         let mut command = process::Command::new(&self.program);
         command.process_group(0).stdin(self.stdin).stdout(self.stdout).stderr(stderr.try_clone()?);

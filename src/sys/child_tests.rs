@@ -73,6 +73,37 @@ fn sockets_arrive_as_descriptors_from_3_on_and_nothing_else_does() {
 }
 
 #[test]
+fn files_arrive_behind_sockets_and_without_their_words() {
+    let script = "ls /proc/$$/fd; cat <&3; echo ${LISTEN_FDS:-none}";
+    let mut file = tempfile::tempfile().unwrap();
+    io::Write::write_all(&mut file, b"handed over\n").unwrap();
+    io::Seek::rewind(&mut file).unwrap();
+    let text = printed(shell(script).inherit(file.try_clone().unwrap()));
+    assert_eq!(text.lines().collect::<Vec<_>>(), ["0", "1", "2", "3", "handed over", "none"]);
+    let socket = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let text = printed(shell("ls /proc/$$/fd; echo $LISTEN_FDS").listen_on(socket).inherit(file));
+    assert_eq!(text.lines().collect::<Vec<_>>(), ["0", "1", "2", "3", "4", "1"]);
+}
+
+#[test]
+fn another_user_has_no_way_back_and_stays_tied() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: another_user_has_no_way_back_and_stays_tied: not root");
+        return;
+    }
+    let user = User { user: 61_234, group: 61_235, groups: vec![61_236] };
+    let script = "grep -E '^(Uid|Gid|Groups|NoNewPrivs|CapEff):' /proc/$$/status | tr -s '\\t ' ' '";
+    let text = printed(shell(script).as_user(Some(user.clone())));
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let uid = "Uid: 61234 61234 61234 61234";
+    let gid = "Gid: 61235 61235 61235 61235";
+    assert_eq!(lines, [uid, gid, "Groups: 61236", "CapEff: 0000000000000000", "NoNewPrivs: 1"]);
+    let child =
+        std::thread::spawn(|| shell("exec sleep 60").as_user(Some(user)).spawn().unwrap()).join().unwrap();
+    assert!(child.ends_within(Duration::from_secs(10)).unwrap());
+}
+
+#[test]
 fn a_leash_outlives_the_thread_kills_when_it_breaks_and_lets_go() {
     let sleeper = || shell("exec sleep 60").on_a_leash().spawn().unwrap();
     let [mut torn, mut free] = std::thread::spawn(move || [sleeper(), sleeper()]).join().unwrap();

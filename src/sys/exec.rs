@@ -22,6 +22,17 @@ const F_SETSIG: libc::c_int = 10;
 /// Room for the decimal digits of any process id; they are written right-aligned over zeros.
 const PID_DIGITS: &str = "LISTEN_PID=0000000000";
 
+/// A user that a child becomes for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+    /// Ids of the other groups.
+    pub groups: Vec<u32>,
+}
+
 /// Descriptors on their way to a child, where they become 3 and so on.
 struct Inherited {
     /// Duplicates above every target number, so that moving one never overwrites another.
@@ -42,6 +53,7 @@ pub(super) struct Image {
     activated: bool,
     leash: Option<RawFd>,
     own_mounts: bool,
+    user: Option<User>,
     parent: pid_t,
 }
 
@@ -51,14 +63,14 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    /// Makes everything ready: `listen` is for socket activation; with a `leash`, the reading end of a pipe, the child
+    /// Makes everything ready: `listen` is for socket activation, `inherited` comes behind that; with a `leash`, the reading end of a pipe, the child
     /// dies when the pipe has no writer left, and without one by the parent-death signal. Fails with
     /// `InvalidInput` when a string holds a NUL byte.
     pub(super) fn new(
         program: &Path,
         args: &[Vec<u8>],
         env: &[(String, String)],
-        listen: &[OwnedFd],
+        (listen, inherited): (&[OwnedFd], &[OwnedFd]),
         leash: Option<&OwnedFd>,
     ) -> io::Result<Self> {
         let program = CString::new(program.as_os_str().as_bytes())?;
@@ -80,10 +92,13 @@ impl Image {
             .collect();
         let envp = env.iter().map(|entry| entry.as_ptr().cast()).chain([ptr::null()]).collect();
         let leash_fd = match leash {
-            Some(_) => Some(FIRST_INHERITED + RawFd::try_from(listen.len()).map_err(io::Error::other)?),
+            Some(_) => {
+                let before = RawFd::try_from(listen.len() + inherited.len()).map_err(io::Error::other)?;
+                Some(FIRST_INHERITED + before)
+            }
             None => None,
         };
-        let fds: Vec<_> = listen.iter().chain(leash).collect();
+        let fds: Vec<_> = listen.iter().chain(inherited).chain(leash).collect();
         Ok(Self {
             program,
             _args: args,
@@ -94,6 +109,7 @@ impl Image {
             activated,
             leash: leash_fd,
             own_mounts: false,
+            user: None,
             parent: getpid().as_raw(),
         })
     }
@@ -101,6 +117,11 @@ impl Image {
     /// Gives the child a mount namespace of its own.
     pub(super) fn with_own_mounts(self, own_mounts: bool) -> Self {
         Self { own_mounts, ..self }
+    }
+
+    /// Gives the child another user.
+    pub(super) fn with_user(self, user: Option<User>) -> Self {
+        Self { user, ..self }
     }
 
     /// Runs in the child: drops stray descriptors, puts the others in place, ties it to its parent, and becomes the
@@ -125,6 +146,10 @@ impl Image {
             libc::syscall(libc::SYS_close_range, FIRST_INHERITED, last, libc::CLOSE_RANGE_CLOEXEC);
             for (target, fd) in (FIRST_INHERITED..).zip(&self.inherited.above) {
                 check(libc::dup2(fd.as_raw_fd(), target))?;
+            }
+            // Before it is tied: a change of user unties it (prctl(2)).
+            if let Some(user) = &self.user {
+                user.become_it()?;
             }
             match self.leash {
                 Some(pipe) => {
@@ -168,6 +193,22 @@ pub(super) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl User {
+    fn become_it(&self) -> io::Result<()> {
+        // SAFETY: raw system calls, for the library's own would speak to threads that the child does not have; the list
+        // of groups was made before the fork and is as long as is said.
+        let results = unsafe {
+            [
+                libc::syscall(libc::SYS_setgroups, self.groups.len(), self.groups.as_ptr()),
+                libc::syscall(libc::SYS_setresgid, self.group, self.group, self.group),
+                libc::syscall(libc::SYS_setresuid, self.user, self.user, self.user),
+                libc::c_long::from(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
+            ]
+        };
+        if results.iter().all(|result| *result == 0) { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
 impl Inherited {

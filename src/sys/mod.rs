@@ -14,5 +14,7 @@ pub mod netlink;
 mod partitions;
 pub mod tool;
 pub mod trouble;
+pub mod uevent;
+pub mod unprivileged;
 pub mod users;
 pub mod wait;

@@ -32,6 +32,11 @@ impl Tool {
             })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Prepares a run of it.
     pub fn spawn(&self) -> Spawn {
         Spawn::new(&self.path)
@@ -46,7 +51,11 @@ fn package_of(program: &str) -> &'static str {
         "qemu-storage-daemon" => {
             "qemu-utils (Debian 13), qemu-system-common (Debian 12, Ubuntu), qemu-kvm-tools (RHEL) or qemu-tools (Fedora, SUSE)"
         }
+        "qemu-system-x86_64" => {
+            "qemu-system-x86 (Debian, Ubuntu), qemu-system-x86-core (Fedora), qemu-kvm (RHEL) or qemu-x86 (SUSE)"
+        }
         "modprobe" => "kmod",
+        "xz" => "xz-utils (Debian, Ubuntu) or xz",
         "e2fsck" => "e2fsprogs",
         "xfs_repair" => "xfsprogs",
         _ => "the package that has it",

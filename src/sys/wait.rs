@@ -25,6 +25,26 @@ pub fn readable_within(fd: BorrowedFd<'_>, patience: Duration) -> nix::Result<bo
     }
 }
 
+/// Waits until one of `fds` is ready for what stands beside it, in error or hung up, or `patience` is over; tells for each
+/// whether it is.
+///
+/// # Errors
+/// Those of poll(2) but EINTR, after which the waiting goes on.
+pub fn ready_within(fds: &[(BorrowedFd<'_>, PollFlags)], patience: Duration) -> nix::Result<Vec<bool>> {
+    let started = Instant::now();
+    let mut polled: Vec<_> = fds.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
+    loop {
+        let left = patience.saturating_sub(started.elapsed()).as_micros().div_ceil(1000);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polled, timeout) {
+            Ok(0) if left > 0 => {}
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(polled.iter().map(|fd| fd.any().unwrap_or(true)).collect()),
+        }
+    }
+}
+
 /// Whether the other end of a connection has gone, or the connection was shut down; what is left in it to be read is
 /// not looked at.
 ///

@@ -1,0 +1,228 @@
+//! Inside the machine: guestseal as its first process. It mounts what a kernel shows of itself, loads the drivers, finds
+//! its disks and the channel, says hello, does its work, and powers off.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use super::initramfs::{BASE, MODULES};
+use super::modules::{Modules, Resolved};
+use super::protocol::{Hello, PORT, VERSION, serial};
+use crate::error::{Context, Error, Result};
+use crate::sys::uevent::Uevents;
+use crate::worker::protocol::write_message;
+
+/// The one argument of the machine's first process.
+pub const ARGUMENT: &str = "--guestseal-machine";
+/// The name by which the kernel calls guestseal when it wants a module.
+pub const MODPROBE: &str = "/guestseal-modprobe";
+/// On the kernel's command line: how many disks there are.
+const DISKS: &str = "guestseal.disks=";
+/// On the kernel's command line: a word for the work.
+const WORD: &str = "guestseal.word=";
+/// How long drivers may take to show their devices.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A disk of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Its device node.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Whether it can only be read.
+    pub read_only: bool,
+}
+
+/// What the work inside the machine has.
+#[derive(Debug)]
+pub struct Inside {
+    /// The channel to the host. It reads as ended when the host has closed it.
+    pub channel: File,
+    /// The disks in the host's order.
+    pub disks: Vec<Disk>,
+    /// The modules that came with the machine.
+    pub modules: Loader,
+    words: Vec<String>,
+}
+
+impl Inside {
+    /// Whether the host gave this word.
+    pub fn has_word(&self, word: &str) -> bool {
+        self.words.iter().any(|other| other == word)
+    }
+}
+
+/// Loads modules.
+#[derive(Debug)]
+pub struct Loader {
+    modules: Modules,
+}
+
+impl Loader {
+    fn read() -> Result<Self> {
+        let read = |name: &str| {
+            let path = Path::new(MODULES).join(name);
+            fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))
+        };
+        let (dependencies, builtin, aliases) =
+            (read("modules.dep")?, read("modules.builtin")?, read("modules.alias")?);
+        Ok(Self { modules: Modules::parse(&dependencies, &builtin, &aliases) })
+    }
+
+    /// Loads these modules, by name or alias, and those that they need. What is loaded already stays.
+    ///
+    /// # Errors
+    /// When one did not come with the machine, or the kernel refuses it.
+    pub fn load(&self, names: &[&str]) -> Result<()> {
+        let Resolved { files, unknown } = self.modules.resolve(names.iter().copied());
+        for file in files {
+            let path = Path::new(MODULES).join(&file);
+            let failed = || format!("cannot load the kernel module {file}");
+            let opened = File::open(&path).context(failed)?;
+            match finit_module(&opened, c"", ModuleInitFlags::empty()) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno).context(failed),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(Error::host_lacks(format!("the machine's kernel has no module {}", unknown.join(", ")))
+            .hint("name another kernel with --kernel, such as that of Debian's linux-image-amd64"))
+    }
+}
+
+/// The words on the kernel's command line by which init knows its machine.
+pub(super) fn command_line(disks: usize, words: &str) -> String {
+    let words: String = words.split_whitespace().map(|word| format!("{WORD}{word} ")).collect();
+    format!("{DISKS}{disks} {words}-- {ARGUMENT}")
+}
+
+/// Loads the module that the kernel asks for, as modprobe(8) does: its arguments are `-q -- NAME`.
+///
+/// # Errors
+/// As [`Loader::load`].
+pub fn modprobe(name: &OsStr) -> Result<()> {
+    Loader::read()?.load(&[&*name.to_string_lossy()])
+}
+
+/// Makes this first process of a machine ready, says hello and has the work done. Power the machine off afterwards.
+///
+/// # Errors
+/// When this is no machine, something of it is missing, and those of the work.
+pub fn run(work: impl FnOnce(Inside) -> Result<()>) -> Result<()> {
+    if std::process::id() != 1 {
+        return Err(Error::usage(format!("{ARGUMENT} is for the first process of a virtual machine")));
+    }
+    mount_all()?;
+    let line = fs::read_to_string("/proc/cmdline").context(|| "cannot read the kernel's command line")?;
+    let (count, words) =
+        parse_command_line(&line).ok_or_else(|| Error::usage("this is no machine of guestseal's"))?;
+    let events = Uevents::listen()?;
+    let modules = Loader::read()?;
+    modules.load(&BASE)?;
+    fs::write("/proc/sys/kernel/modprobe", MODPROBE).context(|| "cannot have modules loaded")?;
+    let found = events.until(PATIENCE, || Ok(find_port()?.zip(find_disks(count)?)))?;
+    let (port, disks) =
+        found.ok_or_else(|| Error::failed("the machine's disks or its channel are missing"))?;
+    let mut channel = File::options()
+        .read(true)
+        .write(true)
+        .open(&port)
+        .context(|| format!("cannot open the channel {}", port.display()))?;
+    let hello = Hello { version: VERSION, disks: disks.iter().map(|disk| disk.bytes).collect() };
+    write_message(&mut channel, &hello)?;
+    work(Inside { channel, disks, modules, words })
+}
+
+/// Writes everything and ends the machine.
+///
+/// # Errors
+/// Returns only when that fails.
+pub fn power_off() -> Result<()> {
+    nix::unistd::sync();
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(errno) => Err(errno).context(|| "cannot power off"),
+    }
+}
+
+fn mount_all() -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let devices = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let mounts = [
+        ("proc", "/proc", flags),
+        ("sysfs", "/sys", flags),
+        ("devtmpfs", "/dev", devices),
+        ("tmpfs", "/run", flags),
+        ("tmpfs", "/tmp", flags),
+    ];
+    for (kind, place, flags) in mounts {
+        mount(Some(kind), place, Some(kind), flags, None::<&str>)
+            .context(|| format!("cannot mount {place}"))?;
+    }
+    Ok(())
+}
+
+/// How many disks there are, and the words for the work. None when this is another's machine.
+fn parse_command_line(line: &str) -> Option<(usize, Vec<String>)> {
+    let mut words = line.split_whitespace();
+    let count = words.clone().find_map(|word| word.strip_prefix(DISKS)?.parse().ok())?;
+    let given = words.by_ref().filter_map(|word| word.strip_prefix(WORD)).map(str::to_owned);
+    Some((count, given.collect()))
+}
+
+fn find_port() -> Result<Option<PathBuf>> {
+    let ports = fs::read_dir("/sys/class/virtio-ports").context(|| "the machine has no channel")?;
+    let mut names = ports
+        .flatten()
+        .filter(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == PORT));
+    let path = names.next().map(|port| Path::new("/dev").join(port.file_name()));
+    Ok(path.filter(|path| path.exists()))
+}
+
+/// All disks in their order; None while one is missing.
+fn find_disks(count: usize) -> Result<Option<Vec<Disk>>> {
+    let mut found = BTreeMap::new();
+    for block in fs::read_dir("/sys/block").context(|| "cannot look for disks")?.flatten() {
+        let read =
+            |name: &str| fs::read_to_string(block.path().join(name)).map(|text| text.trim().to_owned());
+        let (Ok(serial), Ok(sectors)) = (read("serial"), read("size")) else { continue };
+        let bytes = sectors.parse::<u64>().unwrap_or(0) * 512;
+        let path = Path::new("/dev").join(block.file_name());
+        if path.exists() {
+            found.insert(serial, Disk { path, bytes, read_only: read("ro").is_ok_and(|flag| flag == "1") });
+        }
+    }
+    Ok((0..count).map(|number| found.remove(&serial(number))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_says_on_the_command_line_is_understood() {
+        let line = format!("quiet panic=-1 {}", command_line(3, "trial more"));
+        assert!(line.ends_with(" -- --guestseal-machine"), "{line}");
+        assert_eq!(parse_command_line(&line), Some((3, vec!["trial".into(), "more".into()])));
+        assert_eq!(parse_command_line("quiet root=/dev/vda1"), None);
+        assert_eq!(parse_command_line("guestseal.disks=many"), None);
+    }
+
+    #[test]
+    fn only_the_first_process_is_init() {
+        let error = run(|_| Ok(())).unwrap_err();
+        assert!(error.chain().contains("first process of a virtual machine"), "{error:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! A small virtual machine of our own, for what must not, or cannot, be done on the host's kernel: guests of strangers,
+//! volume groups, encrypted volumes, and all of it without being root. [`Machine`] is the host's side; [`init`] is what runs
+//! inside, where guestseal is the first and only program.
+//!
+//! The machine has the disks, one channel for messages, and nothing else. What comes over the channel is held against its
+//! form; a machine that dies, says too much or nothing at all is an error within the time that it was given.
+
+#![forbid(unsafe_code)]
+
+pub mod cache;
+mod channel;
+pub mod console;
+pub mod cpio;
+pub mod elf;
+pub mod init;
+pub mod initramfs;
+pub mod kernel;
+pub mod kvm;
+pub mod library;
+pub mod modules;
+pub mod protocol;
+mod qemu;
+#[cfg(feature = "fault-points")]
+pub mod trial;
+pub mod unpack;
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use channel::{Channel, Machine};
+
+use crate::attach::ImageSpec;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys::tool::Tool;
+use cache::{Cache, Key};
+use elf::Elf;
+use initramfs::Contents;
+use kernel::Kernel;
+use kvm::{Accelerator, Experience};
+use protocol::{Hello, VERSION};
+use qemu::Parts;
+
+/// How long a machine may take from its start to its first word: on a loaded host without KVM it is some seconds.
+pub const START_PATIENCE: Duration = Duration::from_secs(90);
+/// Memory of a machine in megabytes, enough for guests of most sizes.
+pub const MEMORY: u32 = 256;
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub struct MachineSpec<'a> {
+    /// Its kernel.
+    pub kernel: &'a Kernel,
+    /// guestseal itself, which will be the first process: `/proc/self/exe` for guestseal.
+    pub program: &'a Path,
+    /// Where what takes long to make is kept; this user's own.
+    pub cache: &'a Cache,
+    /// Its disks, in this order.
+    pub disks: &'a [ImageSpec],
+    /// What it has with it.
+    pub contents: Contents,
+    /// Memory in megabytes: see [`MEMORY`].
+    pub memory: u32,
+    /// How many processors.
+    pub processors: u32,
+    /// Further words on its kernel's command line, which init reads: see [`init::Inside::has_word`].
+    pub words: &'a str,
+    /// How long it may take to its first word.
+    pub patience: Duration,
+}
+
+/// How long the parts of a start took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartTimes {
+    /// Until kernel and archive were there, from the cache or made.
+    pub parts: Duration,
+    /// From qemu's start to the machine's first word.
+    pub boot: Duration,
+}
+
+impl Machine {
+    /// Starts a machine and waits for its first word.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::HostLacks`] without qemu or a fitting kernel; failed when the machine does not start in time,
+    /// with its last words.
+    pub fn start(spec: &MachineSpec<'_>) -> Result<Self> {
+        let started = Instant::now();
+        let qemu = qemu::find()?;
+        let parts = Parts {
+            kernel: kernel_to_start(spec.cache, spec.kernel)?,
+            archive: initramfs::archive(spec.cache, spec.kernel, spec.program, spec.contents)?,
+        };
+        let took = started.elapsed();
+        let experience = Experience::read(&qemu, spec.cache);
+        if let Some(patience) = experience.patience(spec.patience) {
+            match Self::attempt(&qemu, spec, &parts, (Accelerator::Kvm, patience)) {
+                // It has said nothing yet, so it has written nothing either.
+                Err(error) if error.kind() == ErrorKind::Failed => experience.learn(false)?,
+                result => {
+                    return result.and_then(|machine| experience.learn(true).map(|()| machine.after(took)));
+                }
+            }
+        }
+        Self::attempt(&qemu, spec, &parts, (Accelerator::Emulation, spec.patience))
+            .map(|machine| machine.after(took))
+    }
+
+    fn attempt(
+        qemu: &Tool,
+        spec: &MachineSpec<'_>,
+        parts: &Parts,
+        (accelerator, patience): (Accelerator, Duration),
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let mut machine = qemu::start(qemu, spec, parts, accelerator)?;
+        let hello: Hello =
+            machine.hear(patience).map_err(|error| error.within("the virtual machine did not start"))?;
+        if hello.version != VERSION || hello.disks.len() != spec.disks.len() {
+            return Err(machine.blame(Error::failed("the virtual machine is not the one that was started")));
+        }
+        machine.times.boot = started.elapsed();
+        Ok(machine)
+    }
+
+    fn after(mut self, parts: Duration) -> Self {
+        self.times.parts = parts;
+        self
+    }
+}
+
+/// The kernel as qemu starts it fastest: uncompressed, where it has an entry for that. Unpacking it is what takes longest
+/// in a start without KVM, so it is done once, here.
+fn kernel_to_start(cache: &Cache, kernel: &Kernel) -> Result<File> {
+    let key = Key::new().with_file(&kernel.path);
+    cache.file("kernel", &key, || {
+        let mut packed = Vec::new();
+        let failed = || format!("cannot read {}", kernel.path.display());
+        std::io::Read::read_to_end(&mut kernel::open(&kernel.path)?, &mut packed).context(failed)?;
+        Ok(uncompressed(&packed).unwrap_or(packed))
+    })
+}
+
+/// None when it has no entry for that, is packed in a way that is not known, or the tool to unpack it is missing: then it
+/// is started as it is.
+fn uncompressed(packed: &[u8]) -> Option<Vec<u8>> {
+    let payload = kernel::parse_header(packed)?.payload;
+    let (start, end) = (usize::try_from(payload.start).ok()?, usize::try_from(payload.end).ok()?);
+    let payload = packed.get(start..end)?;
+    // Behind all but gzip's stands its length, which the tools do not know.
+    let payload = match unpack::Packing::of(payload) {
+        unpack::Packing::Gzip => payload,
+        _ => payload.get(..payload.len().checked_sub(4)?)?,
+    };
+    let kernel = unpack::unpack(payload, "the kernel").ok()?;
+    Elf::new(&kernel).filter(|elf| elf.has_pvh_entry())?;
+    Some(kernel)
+}
