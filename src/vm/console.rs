@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 /// How much is kept, in bytes.
 const KEPT: usize = 64 << 10;
 /// How much of it goes into an error.
-const LINES: usize = 12;
-const LINE: usize = 200;
+const LINES: usize = 40;
+const LINE: usize = 160;
 
 /// What came from the machine's console, as far as it is kept.
 #[derive(Debug, Default)]
