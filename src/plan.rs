@@ -14,6 +14,7 @@ use crate::guest::password::PasswordChange;
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
 use crate::image::past::Past;
+use crate::isolate::Isolation;
 use crate::operation::schema::ParameterKind;
 use crate::operation::{Catalogue, Given, Operation, Selection};
 
@@ -29,6 +30,8 @@ pub struct Plan {
     pub format: Option<Format>,
     /// How to attach it; none to take the first way that works.
     pub attach: Option<Way>,
+    /// Whether the guest is mounted in a machine of its own.
+    pub isolation: Isolation,
     /// Whether the guest's filesystems are checked and repaired first.
     pub repair: bool,
     /// How the result becomes permanent.

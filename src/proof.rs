@@ -28,8 +28,8 @@ pub struct Proof<'a> {
     pub image: &'a Image,
     /// The overlay with the work; none with `--in-place`.
     pub overlay: Option<&'a Overlay>,
-    /// How to attach it again.
-    pub way: Way,
+    /// How to attach it again; none where the erasure is proven already and only the files are to be searched.
+    pub way: Option<Way>,
     /// Where the guest's swap files are.
     pub swap_files: &'a [SwapFile],
     /// What was deleted.
@@ -74,7 +74,8 @@ impl Proof<'_> {
         erasure: Erasure,
         observer: &mut dyn Observer,
     ) -> Result<Erasure> {
-        let attachment = Attachment::open(specs, self.way)?;
+        let Some(way) = self.way else { return Ok(erasure) };
+        let attachment = Attachment::open(specs, way)?;
         let probe = attachment.probe();
         let proof = probe.and_then(|probe| {
             let mut erasure =

@@ -4,26 +4,28 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::apply::Mode;
-use crate::attach::{ImageSpec, Way};
-use crate::erase::erase;
+use crate::attach::ImageSpec;
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
-use crate::error::{Error, ErrorKind, Result, both_values};
+use crate::error::{Error, ErrorKind, Result, both};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
 use crate::image::commit::CommitMode;
 use crate::image::container::ContainerErasure;
 use crate::image::info::{Image, ImageFacts};
+use crate::image::live::DiskFiles;
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::image::qcow2::CLUSTER;
+use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
 use crate::plan::Plan;
 use crate::proof::Proof;
@@ -32,11 +34,11 @@ use crate::recover::Committed;
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
 use crate::results::Files;
-use crate::session::{Handling, Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, choose_way};
+use crate::site::{Attached, Finished, Site};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
-use crate::worker::parent::edit;
 
 /// The stage that may take long without a count to show.
 pub const WRITING: &str = "writing the result";
@@ -71,15 +73,6 @@ pub struct SealReport {
     /// Digest of the sealed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-}
-
-/// The way an image was attached.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Attached {
-    /// nbd, fuse or loop.
-    pub way: Way,
-    /// Why this one.
-    pub reason: &'static str,
 }
 
 /// Seals one image.
@@ -173,47 +166,38 @@ fn apply_to_guest(
     let layers = |read_only| overlay.map_or_else(|| image.node(read_only), |overlay| overlay.node(image));
     let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
     let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
+    let files = DiskFiles::of(image, overlay)?.map(Arc::new);
     let handling = Handling { access: Access::Change, repair: plan.repair };
-    let spec = ImageSpec { layers: layers(false), read_only: false };
-    let session = Session::open(&[spec], (way, reason), handling, observer)?;
+    let spec = ImageSpec { layers: layers(false), read_only: false, files: files.clone() };
+    let how = (&plan.isolation, plan.attach, (way, reason));
+    let mut site = Site::open(&[spec], how, handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let fingerprints = plan.erase.policy != Policy::None;
-    let edited = edit(&plan.operations, session.guest(), (Mode::Change, fingerprints), observer);
+    let edited = site.edit(&plan.operations, (Mode::Change, fingerprints), observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
-    let edited = edited.and_then(|edited| Ok((edited, session.swap_files(plan.erase.policy)?)));
-    let edited = edited.map_err(|error| session.blame(error));
-    let repairs = session.repairs.clone();
     observer.event(Event::Stage("unmounting"));
-    let (edited, swap_files) = match edited {
+    let edited = match edited {
         Ok(edited) => edited,
-        Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
+        Err(error) => return both(Err(error), site.abandon()),
     };
-    let (inspection, erasure) = session.close_after(|attachment| {
-        let erased = erase(
-            attachment.disks(),
-            &attachment.probe()?,
-            (plan.erase, cluster_bytes),
-            &swap_files,
-            observer,
-        )?;
-        fault::point(Point::Erased).map(|()| erased)
-    })?;
-    let erasure = if plan.erase.policy == Policy::None {
-        erasure
-    } else {
-        let spec = ImageSpec { layers: layers(true), read_only: true };
+    let attached = site.attached.clone();
+    let proof = (plan.erase.policy != Policy::None).then_some(plan.erase);
+    let finish = Finish { erase: Some((plan.erase, cluster_bytes)), prove: proof };
+    let Finished { inspection, repairs, mut erasure, swap_files, proven } = site.finish(finish, observer)?;
+    if proof.is_some() {
         let proof = Proof {
             plan: plan.erase,
             image,
             overlay,
-            way,
+            way: (!proven).then_some(way),
             swap_files: &swap_files,
             prints: &edited.fingerprints,
         };
-        proof.make(&[spec], erasure, observer)?
-    };
-    Ok(Applied { attached: Attached { way, reason }, repairs, inspection, edited, erasure })
+        let spec = ImageSpec { layers: layers(true), read_only: true, files };
+        erasure = proof.make(&[spec], erasure, observer)?;
+    }
+    Ok(Applied { attached, repairs, inspection, edited, erasure })
 }
 
 /// The record, but for the digest.
@@ -239,7 +223,7 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             erasure: applied.erasure.clone(),
             container: None,
-            attached: applied.attached.way.name().into(),
+            attached: applied.attached.means.name().into(),
             confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
         },

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::attach::{AttachedDisk, ImageSpec, Way, read_storage};
 use crate::disk::{FsState, Storage};
@@ -30,7 +30,7 @@ use crate::sys::namespace::{RunFolder, enter_private_mounts};
 use crate::sys::tool;
 
 /// What was found out about an image's guest.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inspection {
     /// The disks: partition tables, volumes, filesystems.
@@ -68,6 +68,14 @@ impl Attachment {
         Ok(Self { disks, run })
     }
 
+    /// Devices that are there already, in a machine of our own.
+    ///
+    /// # Errors
+    /// When there can be no folder for the run.
+    pub fn of(disks: Vec<AttachedDisk>) -> Result<Self> {
+        Ok(Self { disks, run: RunFolder::mount()? })
+    }
+
     /// The disks.
     pub fn disks(&self) -> &[AttachedDisk] {
         &self.disks
@@ -77,6 +85,20 @@ impl Attachment {
     #[must_use]
     pub fn blame(&self, error: Error) -> Error {
         self.disks.iter().fold(error, |error, disk| disk.blame(error))
+    }
+
+    /// What is on the disks.
+    ///
+    /// # Errors
+    /// When one cannot be read, or its partition table lies.
+    pub fn storage(&self) -> Result<Storage> {
+        read_storage(&self.disks).map_err(|error| {
+            let error = match error.what_to_do() {
+                None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
+                Some(_) => error,
+            };
+            self.blame(explain(error))
+        })
     }
 
     /// An empty folder to mount in.
@@ -110,8 +132,6 @@ pub struct Session {
     pub inspection: Inspection,
     /// Filesystems that were repaired.
     pub repairs: Vec<Repair>,
-    /// How the image was attached.
-    pub way: Way,
 }
 
 /// What is mounted of an attached disk; in the order of taking apart.
@@ -123,7 +143,8 @@ struct Mounted {
 }
 
 /// What is done with the guest's filesystems.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Handling {
     /// Whether they are only looked at.
     pub access: Access,
@@ -132,32 +153,30 @@ pub struct Handling {
 }
 
 impl Session {
-    /// Attaches and mounts.
+    /// Mounts the guest that is on attached disks.
     ///
     /// # Errors
     /// When the host cannot, or the guest is not one that guestseal understands.
     pub fn open(
-        specs: &[ImageSpec],
-        (way, reason): (Way, &str),
+        attachment: Attachment,
+        storage: Storage,
         handling: Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let attachment = Attachment::open(specs, way)?;
-        observer.event(Event::Attached { way: way.name(), reason });
-        let mounted = Self::mount(&attachment, handling, observer);
+        let mounted = Self::mount(&attachment, storage, handling, observer);
         let Mounted { tree, devices, inspection, repairs } =
             mounted.map_err(|error| attachment.blame(explain(error)))?;
-        Ok(Self { tree, devices, attachment, inspection, repairs, way })
+        Ok(Self { tree, devices, attachment, inspection, repairs })
     }
 
     /// Understands the attached disk and mounts its guest.
-    fn mount(attachment: &Attachment, handling: Handling, observer: &mut dyn Observer) -> Result<Mounted> {
+    fn mount(
+        attachment: &Attachment,
+        mut storage: Storage,
+        handling: Handling,
+        observer: &mut dyn Observer,
+    ) -> Result<Mounted> {
         let mut devices = Devices::new(attachment.disks())?;
-        let damaged = |error: Error| match error.what_to_do() {
-            None => error.hint("the image itself may be damaged: qemu-img check IMAGE tells more"),
-            Some(_) => error,
-        };
-        let mut storage = read_storage(attachment.disks()).map_err(damaged)?;
         let mut repairs = Vec::new();
         if handling.repair {
             repairs = repair(&storage, &mut devices, &attachment.probe()?, observer)?;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -11,25 +12,29 @@ use crate::attach::{ImageSpec, Way};
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, prove};
-use crate::error::{Result, both_values};
+use crate::error::{Result, both};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
+use crate::image::live::DiskFiles;
 use crate::image::lock::Use;
 use crate::image::nameless::folder_of;
 use crate::image::overlay::Overlay;
 use crate::image::past::Past;
+use crate::isolate::Isolation;
+use crate::isolate::host::finished;
+use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
 use crate::record::{self, SealRecord, digest};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::session::{Attachment, Handling, Inspection, Session, choose_way};
+use crate::session::{Handling, Inspection, choose_way};
+use crate::site::{Finished, Site, Where};
 use crate::sys::confine::Confinement;
 use crate::worker::conversation::Edited;
-use crate::worker::parent::edit;
 
 /// What was seen in an image.
 #[derive(Debug, Serialize)]
@@ -59,6 +64,8 @@ pub struct Target {
     pub format: Option<Format>,
     /// How to attach it.
     pub attach: Option<Way>,
+    /// Whether the guest is mounted in a machine of its own.
+    pub isolation: Isolation,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
     /// What becomes of what the image holds besides its disk.
@@ -72,7 +79,8 @@ pub struct Target {
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
     let image = open(target, observer)?;
-    look(&image, target, operations, Policy::None, observer)
+    let nothing = ErasePlan { policy: Policy::None, ..ErasePlan::default() };
+    look(&image, target, operations, nothing, observer)
         .map(|(seen, _)| seen)
         .map_err(|error| image.lock.blame(error))
 }
@@ -92,23 +100,39 @@ fn look(
     image: &Image,
     target: &Target,
     operations: &[Planned],
-    policy: Policy,
+    plan: ErasePlan,
     observer: &mut dyn Observer,
-) -> Result<(Survey, Vec<SwapFile>)> {
+) -> Result<(Survey, Residue)> {
     let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
     let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
-    let spec = ImageSpec { layers, read_only: overlay.is_none() };
+    let spec = ImageSpec {
+        layers,
+        read_only: overlay.is_none(),
+        files: DiskFiles::of(image, overlay.as_ref())?.map(Arc::new),
+    };
     let way = choose_way(target.attach, image, overlay.is_none())?;
     let handling = Handling { access: Access::Look, repair: target.repair };
-    let session = Session::open(&[spec], way, handling, observer)?;
-    let seen = edit(operations, session.guest(), (Mode::Look, false), observer);
-    let seen =
-        seen.and_then(|seen| Ok((seen, session.swap_files(policy)?))).map_err(|error| session.blame(error));
-    let repairs = session.repairs.clone();
-    let ((Edited { operations, confinement, .. }, swap_files), inspection) =
-        both_values(seen, session.close())?;
+    let how = (&target.isolation, target.attach, way);
+    let mut site = Site::open(&[spec], how, handling, observer)?;
+    let Edited { operations, confinement, .. } = match site.edit(operations, (Mode::Look, false), observer) {
+        Ok(seen) => seen,
+        Err(error) => return both(Err(error), site.abandon()),
+    };
+    let prove = (plan.policy != Policy::None).then_some(plan);
+    let finished = site.finish(Finish { erase: None, prove }, observer)?;
+    let Finished { inspection, repairs, erasure, swap_files, proven } = finished;
+    let residue =
+        if proven && prove.is_some() { Residue::Found(erasure) } else { Residue::Unknown(swap_files) };
     let moving = image.lock.moving().is_some();
-    Ok((Survey { image: image.facts(), moving, repairs, inspection, confinement, operations }, swap_files))
+    Ok((Survey { image: image.facts(), moving, repairs, inspection, confinement, operations }, residue))
+}
+
+/// What is known of deleted data when a guest was looked at.
+enum Residue {
+    /// All: it was counted in the machine that had the guest.
+    Found(Erasure),
+    /// Where the guest's swap files are.
+    Unknown(Vec<SwapFile>),
 }
 
 /// What `verify` found.
@@ -156,8 +180,13 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         let digest_matches = wanted
             .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
             .transpose()?;
-        let (seen, swap_files) = look(&image, target, &planned, seal.erasure.policy, observer)?;
-        let erasure = residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?;
+        let (seen, residue) = look(&image, target, &planned, seal.erasure.plan(), observer)?;
+        let erasure = match residue {
+            Residue::Found(erasure) => Some(erasure),
+            Residue::Unknown(swap_files) => {
+                residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?
+            }
+        };
         let mut verdict = verdict(&image, path, digest_matches, erasure)?;
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
         verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
@@ -189,8 +218,19 @@ fn residue_in(
     if plan.policy == Policy::None {
         return Ok(None);
     }
-    let (way, _) = choose_way(target.attach, image, true)?;
-    let attachment = Attachment::open(&[ImageSpec { layers: image.node(true), read_only: true }], way)?;
+    let specs = [ImageSpec {
+        layers: image.node(true),
+        read_only: true,
+        files: DiskFiles::of(image, None)?.map(Arc::new),
+    }];
+    let how = (&target.isolation, target.attach, choose_way(target.attach, image, true)?);
+    let attachment = match Where::of(&specs, how, observer)? {
+        Where::Host { attachment, .. } => attachment,
+        Where::Machine { machine, .. } => {
+            let finish = Finish { erase: None, prove: Some(plan) };
+            return finished(machine, &[specs[0].files.clone()], finish, observer).map(Some);
+        }
+    };
     let erasure = Erasure { policy: plan.policy, ..Erasure::default() };
     let proof = attachment
         .probe()

@@ -14,6 +14,15 @@ use crate::sys::interrupt;
 /// The most pieces of data that are told apart; they take 16 MiB.
 const PIECES: usize = 1 << 20;
 
+/// Somebody who knows where a device has data.
+pub trait DataSource: std::fmt::Debug {
+    /// What of the device may hold data other than zeros; none when that cannot be told.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn data(&self) -> Result<Option<Extents>>;
+}
+
 impl AttachedDisk {
     /// The same of the whole disk.
     ///
@@ -33,6 +42,13 @@ impl AttachedDisk {
             return disk.data(within);
         }
         let file = self.open()?;
+        if let Guard::Device { data: Some(source), .. } = &self.guard {
+            // Who is asked looks at what the device has written.
+            file.sync_all().context(|| format!("cannot flush {}", self.path.display()))?;
+            if let Some(data) = source.data()? {
+                return Ok(data.within(within.start, within.end()));
+            }
+        }
         let cannot = || format!("cannot tell where {} has data", self.path.display());
         gather(within, |from, end| next_data(&file, from, end).context(cannot))
     }

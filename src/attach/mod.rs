@@ -14,6 +14,7 @@ mod nbd_testing;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,7 +22,10 @@ use serde_json::Value;
 
 use crate::disk::{Storage, read_disk};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::live::DiskFiles;
 use crate::sys::child::Exit;
+use crate::sys::ioctl::forget_pages;
+pub use data::DataSource;
 use fuse::FuseDisk;
 use nbd::NbdDisk;
 
@@ -35,6 +39,8 @@ pub struct ImageSpec {
     pub layers: Value,
     /// Whether the disk is only read.
     pub read_only: bool,
+    /// The files behind it, for who cannot ask qemu where they have data.
+    pub files: Option<Arc<DiskFiles>>,
 }
 
 /// The ways to attach.
@@ -77,6 +83,8 @@ enum Guard {
     Device {
         /// The guest's names for it, when it is made of others.
         names: Vec<String>,
+        /// Who knows where it has data; none when nobody does.
+        data: Option<Box<dyn DataSource>>,
     },
 }
 
@@ -101,13 +109,33 @@ impl AttachedDisk {
 
     /// A block device of this machine; with the guest's names for it when it is made of others.
     pub fn device(path: PathBuf, names: Vec<String>, read_only: bool) -> Self {
-        Self { guard: Guard::Device { names }, path, read_only }
+        Self { guard: Guard::Device { names, data: None }, path, read_only }
+    }
+
+    /// The same when somebody knows where the device has data: the kernel does not.
+    #[must_use]
+    pub fn with_data_from(mut self, source: Box<dyn DataSource>) -> Self {
+        if let Guard::Device { data, .. } = &mut self.guard {
+            *data = Some(source);
+        }
+        self
+    }
+
+    /// Forgets what was read of a block device, so that it is read from the device again.
+    ///
+    /// # Errors
+    /// When the kernel does not.
+    pub fn read_anew(&self) -> Result<()> {
+        if !self.is_device() {
+            return Ok(());
+        }
+        forget_pages(self.open()?).context(|| format!("cannot read {} anew", self.path.display()))
     }
 
     /// The guest's names for what is made of other disks; a disk has none.
     pub fn names(&self) -> &[String] {
         match &self.guard {
-            Guard::Device { names } => names,
+            Guard::Device { names, .. } => names,
             _ => &[],
         }
     }

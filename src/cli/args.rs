@@ -8,6 +8,7 @@ use crate::attach::Way;
 use crate::erase::policy::Policy;
 use crate::guest::secret::Secret;
 use crate::image::format::Format;
+use crate::isolate::Isolate;
 use crate::operation::schema::Group;
 
 /// Seals the disk images of shut-down Linux guests so that they can become templates.
@@ -135,6 +136,12 @@ pub struct ImageArgs {
     /// How to attach images.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: AttachChoice,
+    /// When to mount the guest in a small virtual machine instead of on this host.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub isolate: Isolate,
+    /// The kernel of that machine; this host's when left out.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
     /// Work on a thin image whose backing files stay as they are: they still hold what is deleted from it.
     #[arg(long)]
     pub allow_backing: bool,
@@ -221,11 +228,13 @@ impl SelectionArgs {
 }
 
 /// What `--tree` has no use for: nothing is attached, erased or committed.
-const NOT_WITH_TREE: [&str; 15] = [
+const NOT_WITH_TREE: [&str; 17] = [
     "images",
     "add",
     "format",
     "attach",
+    "isolate",
+    "kernel",
     "allow_backing",
     "output",
     "output_format",
@@ -314,7 +323,7 @@ pub struct InspectArgs {
     #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Look at the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "isolate", "kernel", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
@@ -331,7 +340,7 @@ pub struct VerifyArgs {
     #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Verify the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "isolate", "kernel", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
     #[arg(long)]

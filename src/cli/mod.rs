@@ -154,8 +154,7 @@ fn serve_in_machine(inside: crate::vm::init::Inside) -> crate::error::Result<()>
     if inside.has_word(crate::vm::trial::WORD) {
         return crate::vm::trial::serve(inside);
     }
-    drop(inside);
-    Err(Error::failed("the host has not said what is to be done"))
+    crate::isolate::agent::serve(inside)
 }
 
 fn done(result: crate::error::Result<()>) -> ExitCode {

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::args::{CatalogueArgs, DigestChoice, SealArgs, SelectionArgs};
+use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Error, Result};
 use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
+use crate::isolate::{Isolate, Isolation};
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
 use crate::sys::users::Identity;
@@ -174,10 +175,18 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         keep_unreferenced: args.erase == Policy::None,
     };
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    let isolation = isolation(&args.image)?;
+    if isolation.isolate == Isolate::Vm && !args.selection.script.is_empty() {
+        return Err(Error::usage(
+            "--script runs on this host in the mounted guest, and --isolate vm mounts it elsewhere",
+        )
+        .hint("leave one of them out"));
+    }
     let plan = |image: &PathBuf| Plan {
         image: image.clone(),
         format: args.image.format,
         attach: args.image.attach.way(),
+        isolation: isolation.clone(),
         repair: args.repair,
         commit: commit.clone(),
         erase: ErasePlan {
@@ -194,4 +203,29 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         warnings: chosen.warnings,
         generated: chosen.generated,
     })
+}
+
+/// What the command line wants of virtual machines.
+///
+/// # Errors
+/// When options contradict each other.
+pub(super) fn isolation(args: &ImageArgs) -> Result<Isolation> {
+    if args.isolate == Isolate::Vm && args.attach.way().is_some() {
+        return Err(Error::usage(
+            "--attach says how this host attaches images, and --isolate vm attaches them elsewhere",
+        )
+        .hint("leave one of them out"));
+    }
+    Ok(Isolation { isolate: args.isolate, kernel: args.kernel.clone(), cache: cache_folder() })
+}
+
+/// Where this user keeps what can be made again.
+fn cache_folder() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/cache/guestseal");
+    }
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    let own = || std::env::temp_dir().join(format!("guestseal-{}", nix::unistd::geteuid()));
+    caches.map_or_else(own, |caches| caches.join("guestseal"))
 }

@@ -14,7 +14,7 @@ use super::args::{
 use super::describe::{describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
-use super::request::{Plans, catalogue, choose, plans};
+use super::request::{Plans, catalogue, choose, isolation, plans};
 use super::tree;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
@@ -62,7 +62,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            let target = Target { repair: plan.repair, past: plan.past, ..target(&plan.image, &args.image) };
+            let target = Target { repair: plan.repair, past: plan.past, ..target(&plan.image, &args.image)? };
             return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
@@ -149,9 +149,10 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
-fn target(image: &Path, args: &ImageArgs) -> Target {
+fn target(image: &Path, args: &ImageArgs) -> Result<Target> {
     let past = Past { allow_backing: args.allow_backing, ..Past::default() };
-    Target { image: image.to_path_buf(), format: args.format, attach: args.attach.way(), repair: false, past }
+    let (attach, isolation) = (args.attach.way(), isolation(args)?);
+    Ok(Target { image: image.to_path_buf(), format: args.format, attach, isolation, repair: false, past })
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
@@ -160,7 +161,7 @@ fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
     }
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     each(&args.images, printer, |image, printer| {
-        look(&target(image, &args.image), &chosen.operations, printer)
+        look(&target(image, &args.image)?, &chosen.operations, printer)
     })
 }
 
@@ -177,7 +178,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     }
     let catalogue = catalogue(&args.catalogue)?;
     each(&args.images, printer, |image, printer| {
-        let target = target(image, &args.image);
+        let target = target(image, &args.image)?;
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
         let verdict = verdict.map_err(|error| about(image, error))?;

@@ -177,7 +177,7 @@ pub struct Superblock {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ext: Option<ExtFeatures>,
     /// Other superblocks found on the same volume, most often left from earlier use: `blkid` calls this ambivalent.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Content>,
     /// Whether one of those others is sound: then it cannot be told which one counts.
     pub ambivalent: bool,

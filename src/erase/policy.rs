@@ -19,7 +19,8 @@ pub enum Policy {
 }
 
 /// The decisions about the erasure of one run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ErasePlan {
     /// How much.
     pub policy: Policy,

@@ -10,7 +10,8 @@ use super::info::Image;
 use super::overlay::Overlay;
 use super::qcow2_geometry::{Geometry, Place};
 use crate::erase::extent::{Extent, Extents};
-use crate::error::Result;
+use crate::error::{Context, Result};
+use crate::sys::holes::next_data;
 
 /// The disk's bytes in the files themselves.
 #[derive(Debug, Default)]
@@ -40,6 +41,70 @@ pub fn live(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Live>> {
         Format::Vmdk | Format::Vdi | Format::Vhdx => None,
     };
     Ok(image.map(|image| Live { image, overlay }))
+}
+
+/// The files behind a disk while it is worked on elsewhere.
+#[derive(Debug)]
+pub struct DiskFiles {
+    image: File,
+    format: Format,
+    bytes: u64,
+    overlay: Option<File>,
+}
+
+impl DiskFiles {
+    /// Those of an image and its overlay. None where qemu alone knows what they hold.
+    ///
+    /// # Errors
+    /// When a file cannot be kept open.
+    pub fn of(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Self>> {
+        if !image.chain.is_empty() || !matches!(image.format, Format::Raw | Format::Qcow2) {
+            return Ok(None);
+        }
+        let keep = |file: &File| file.try_clone().context(|| "cannot keep the image open");
+        let overlay = overlay.map(|overlay| keep(overlay.file())).transpose()?;
+        let image_file = keep(image.lock.file())?;
+        Ok(Some(Self { image: image_file, format: image.format, bytes: image.virtual_bytes, overlay }))
+    }
+
+    /// What of the disk may hold data other than zeros, as far as it was flushed.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn data(&self) -> Result<Extents> {
+        let (own, replaced) = self.overlay.as_ref().map(with_clusters).transpose()?.unwrap_or_default();
+        let base = match self.format {
+            Format::Qcow2 => with_clusters(&self.image)?.0,
+            _ => raw_data(&self.image, self.bytes)?,
+        };
+        Extents::new(own.iter().chain(base.without(&replaced).iter()))
+    }
+}
+
+fn raw_data(file: &File, bytes: u64) -> Result<Extents> {
+    let (mut data, mut at) = (Vec::new(), 0);
+    while let Some(piece) = next_data(file, at, bytes).context(|| "cannot tell where the image has data")? {
+        at = piece.end;
+        data.push(Extent::between(piece.start, piece.end));
+    }
+    Extents::new(data)
+}
+
+/// The clusters of the disk that a qcow2 file has data for, and all that it says something about.
+fn with_clusters(mut file: &File) -> Result<(Extents, Extents)> {
+    let geometry = Geometry::read(&mut file)?;
+    let (mut own, mut named) = (Vec::new(), Vec::new());
+    geometry.visit(&mut file, |disk, place| {
+        let cluster = Extent { start: disk, length: geometry.cluster() };
+        match place {
+            Place::Table { .. } => return Ok(()),
+            Place::Cluster { live: 0, .. } | Place::Zeros => {}
+            Place::Cluster { .. } | Place::Compressed { .. } => own.push(cluster),
+        }
+        named.push(cluster);
+        Ok(())
+    })?;
+    Ok((Extents::new(own)?, Extents::new(named)?))
 }
 
 /// The bytes of the overlay's file, and those of the disk that it has its own for.

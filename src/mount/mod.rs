@@ -20,6 +20,7 @@ use crate::attach::loopdev::Loop;
 use crate::disk::{Content, Volume};
 use crate::error::{Context, Error, Result, all, both};
 use crate::sys::ioctl::LoopWindow;
+use crate::sys::partitions::find_partition;
 use crate::sys::trouble;
 use options::{Access, options};
 use place::Place;
@@ -81,8 +82,12 @@ impl Devices {
             return Ok(device.path().to_path_buf());
         }
         let source = self.source(volume.disk)?;
-        if let Some(device) = source.device.as_ref().filter(|_| volume.partition.is_none()) {
-            return Ok(device.clone());
+        let own = source.device.as_ref().and_then(|device| match &volume.partition {
+            None => Some(device.clone()),
+            Some(_) => find_partition(device, volume.offset, volume.length),
+        });
+        if let Some(node) = own {
+            return Ok(node);
         }
         let window = LoopWindow {
             offset: volume.offset,
@@ -105,8 +110,10 @@ impl Devices {
             let flushed = File::open(path).and_then(|file| file.sync_all());
             flushed.context(|| format!("cannot flush {}", path.display()))
         };
+        self.loops.iter().map(|(_, _, device)| device.path()).try_for_each(flush)?;
+        // A partition's own pages were written out when it was unmounted.
         let own = self.disks.iter().filter_map(|source| source.device.as_deref());
-        self.loops.iter().map(|(_, _, device)| device.path()).chain(own).try_for_each(flush)
+        own.into_iter().try_for_each(flush)
     }
 
     /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.

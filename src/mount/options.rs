@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use sys_mount::MountFlags;
 
 use super::place::Place;
 use crate::disk::Content;
 
 /// Whether a filesystem is only looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Access {
     /// Read-only, without replaying a journal: not a byte of the disk changes.
     Look,

@@ -68,6 +68,7 @@ mod raw {
     nix::ioctl_read_bad!(loop_get_status64, super::LOOP_GET_STATUS64, super::LoopInfo64);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
+    nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
     nix::ioctl_readwrite!(getfsmap, b'X', 59, super::FsmapHead);
     nix::ioctl_readwrite_bad!(btrfs_tree_search_v2, super::BTRFS_IOC_TREE_SEARCH_V2, u8);
     nix::ioctl_read!(btrfs_fs_info, 0x94, 31, [u8; 1024]);
@@ -370,6 +371,12 @@ pub fn block_device_discard(device: impl AsFd, start: u64, length: u64) -> nix::
     let range = [start, length];
     // SAFETY: the kernel reads two u64, which `range` is.
     unsafe { raw::blkdiscard(device.as_fd().as_raw_fd(), &raw const range) }.map(drop)
+}
+
+/// Writes out and forgets what the kernel keeps in memory of a block device (BLKFLSBUF).
+pub fn forget_pages(device: impl AsFd) -> nix::Result<()> {
+    // SAFETY: the request takes no argument.
+    unsafe { raw::blkflsbuf(device.as_fd().as_raw_fd()) }.map(drop)
 }
 
 /// Whether this kernel lets this process use io_uring: it may lack it, and containers and administrators turn it off

@@ -11,7 +11,7 @@ pub mod namespace;
 pub mod nbd_device;
 pub mod nbd_netlink;
 pub mod netlink;
-mod partitions;
+pub mod partitions;
 pub mod tool;
 pub mod trouble;
 pub mod uevent;

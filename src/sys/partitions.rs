@@ -1,10 +1,12 @@
-//! Keeping the host off a guest's partitions: the kernel finds them by itself when a disk is opened, and then udev
-//! offers them to everything that takes disks (volume groups, arrays). Volumes are cut out elsewhere, so they go.
+//! The partitions that the kernel finds by itself when a disk is opened. On a host they go: udev would offer them to
+//! everything that takes disks (volume groups, arrays), and volumes are cut out elsewhere. In a machine of our own they
+//! are what is mounted.
 #![expect(unsafe_code, reason = "the ioctl takes a structure that points to another one")]
 
 use std::ffi::c_void;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use nix::libc::{c_char, c_int};
@@ -45,6 +47,19 @@ pub(super) fn forget_partitions(disk: &File, name: &str) {
             let _ = delete(disk, number);
         }
     }
+}
+
+/// The kernel's own device of the partition of a disk that has these bytes; none when it has no such one.
+pub fn find_partition(disk: &Path, start: u64, length: u64) -> Option<PathBuf> {
+    let folder = Path::new("/sys/class/block").join(disk.file_name()?);
+    fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
+        let sectors =
+            |name: &str| fs::read_to_string(entry.path().join(name)).ok()?.trim().parse::<u64>().ok();
+        sectors("partition")?;
+        // Whatever the disk's sectors are, sysfs counts in 512 bytes.
+        let is_it = sectors("start")? == start / 512 && sectors("size")? == length / 512;
+        is_it.then(|| Path::new("/dev").join(entry.file_name())).filter(|path| path.exists())
+    })
 }
 
 fn delete(disk: impl AsFd, number: c_int) -> nix::Result<()> {

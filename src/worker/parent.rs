@@ -46,20 +46,63 @@ pub fn edit(
     observer: &mut dyn Observer,
 ) -> Result<Edited> {
     let worker = Worker::start(folder)?;
-    let start = Start {
-        version: VERSION,
-        mode,
-        at_once: observer.wants_changes(),
-        fingerprints,
-        guest: Cow::Borrowed(guest),
-        mount_points,
-        operations: operations.iter().map(Into::into).collect(),
+    let at_once = observer.wants_changes();
+    let start = start(operations, (guest, mount_points), (mode, fingerprints), at_once);
+    let mut listener = Listener::new(operations, (mode, fingerprints), Some(folder), observer);
+    worker.talk(&ToWorker::Start(Box::new(start)), &mut |message| listener.hear(message))?;
+    listener.end()
+}
+
+/// The first message to a worker.
+pub fn start<'a>(
+    operations: &'a [Planned],
+    (guest, mount_points): (&'a Guest, Vec<PathBuf>),
+    (mode, fingerprints): (Mode, bool),
+    at_once: bool,
+) -> Start<'a> {
+    let guest = Cow::Borrowed(guest);
+    let operations = operations.iter().map(Into::into).collect();
+    Start { version: VERSION, mode, at_once, fingerprints, guest, mount_points, operations }
+}
+
+/// Has a worker edit the guest mounted at `folder` for somebody else, to whom each of its messages is handed; the last one
+/// is that it is done, or why it failed.
+///
+/// # Errors
+/// When the worker dies or is not understood, and what `forward` fails of.
+pub fn relay(
+    start: Start<'_>,
+    folder: &Path,
+    forward: &mut dyn FnMut(FromWorker) -> Result<()>,
+) -> Result<()> {
+    let mut forward = |message: FromWorker| {
+        let last = matches!(message, FromWorker::Done | FromWorker::Failed(_));
+        forward(message).map_err(Stop::Error)?;
+        Ok(if last { Next::End(None) } else { Next::Listen })
     };
-    let conversation = Conversation::new(operations, mode);
-    let conversation = if fingerprints { conversation.with_fingerprints() } else { conversation };
-    let mut listener = Listener { conversation, mode, folder, observer };
-    worker.talk(&ToWorker::Start(Box::new(start)), &mut listener)?;
-    listener.conversation.end().map_err(|broken| Error::failed(CUT).caused_by(broken))
+    Worker::start(folder)?.talk(&ToWorker::Start(Box::new(start)), &mut forward)
+}
+
+/// Hears out a worker whose messages come from elsewhere.
+///
+/// # Errors
+/// Those of the operations, when the worker does not keep to the protocol, and what `next` fails of.
+pub fn hear_out(
+    operations: &[Planned],
+    how: (Mode, bool),
+    observer: &mut dyn Observer,
+    next: &mut dyn FnMut() -> Result<FromWorker>,
+) -> Result<Edited> {
+    let mut listener = Listener::new(operations, how, None, observer);
+    loop {
+        match listener.hear(next()?) {
+            Ok(Next::Listen) => {}
+            Ok(Next::End(None)) => return listener.end(),
+            Ok(Next::End(Some(error))) | Err(Stop::Error(error)) => return Err(error),
+            Ok(Next::Answer) => return Err(Error::failed(CUT)),
+            Err(Stop::Broken(broken)) => return Err(Error::failed(CUT).caused_by(broken)),
+        }
+    }
 }
 
 const CUT: &str = "the worker that edits the guest failed";
@@ -127,8 +170,8 @@ impl Worker {
     }
 
     /// Talks until the worker has ended. One that is not heard out is killed.
-    fn talk(mut self, start: &ToWorker<'_>, listener: &mut Listener<'_, '_>) -> Result<()> {
-        match self.tell(start).and_then(|()| self.listen(listener)) {
+    fn talk(mut self, start: &ToWorker<'_>, hear: Hear<'_>) -> Result<()> {
+        match self.tell(start).and_then(|()| self.listen(hear)) {
             Ok(None) => self.end(),
             Ok(Some(error)) => both(Err(error), self.end()),
             Err(Stop::Error(error)) => Err(error),
@@ -152,9 +195,9 @@ impl Worker {
     }
 
     /// Ok when the worker came to its end: with the error that it told of, if it did.
-    fn listen(&mut self, listener: &mut Listener<'_, '_>) -> Result<Option<Error>, Stop> {
+    fn listen(&mut self, hear: Hear<'_>) -> Result<Option<Error>, Stop> {
         loop {
-            match listener.hear(read_message(&mut self.output)?)? {
+            match hear(read_message(&mut self.output)?)? {
                 Next::Listen => {}
                 Next::Answer => self.tell(&ToWorker::ScriptDone)?,
                 Next::End(error) => return Ok(error),
@@ -176,14 +219,33 @@ enum Next {
     End(Option<Error>),
 }
 
+/// What is done with each message.
+type Hear<'a> = &'a mut dyn FnMut(FromWorker) -> Result<Next, Stop>;
+
 struct Listener<'a, 'o> {
     conversation: Conversation<'a>,
     mode: Mode,
-    folder: &'a Path,
+    /// Where the guest is mounted on this host; none when it is not.
+    folder: Option<&'a Path>,
     observer: &'o mut dyn Observer,
 }
 
-impl Listener<'_, '_> {
+impl<'a, 'o> Listener<'a, 'o> {
+    fn new(
+        operations: &'a [Planned],
+        (mode, fingerprints): (Mode, bool),
+        folder: Option<&'a Path>,
+        observer: &'o mut dyn Observer,
+    ) -> Self {
+        let conversation = Conversation::new(operations, mode);
+        let conversation = if fingerprints { conversation.with_fingerprints() } else { conversation };
+        Self { conversation, mode, folder, observer }
+    }
+
+    fn end(self) -> Result<Edited> {
+        self.conversation.end().map_err(|broken| Error::failed(CUT).caused_by(broken))
+    }
+
     fn hear(&mut self, message: FromWorker) -> Result<Next, Stop> {
         match self.conversation.hear(message)? {
             Heard::Nothing => {}
@@ -209,7 +271,9 @@ impl Listener<'_, '_> {
                 }
             }
             Heard::Script(planned, script) => {
-                let ran = tool::run_script(&script, self.folder);
+                let nowhere = || Error::unsupported("the guest is not mounted on this host");
+                let ran =
+                    self.folder.ok_or_else(nowhere).and_then(|folder| tool::run_script(&script, folder));
                 ran.map_err(|error| Stop::Error(in_operation(planned, error)))?;
                 return Ok(Next::Answer);
             }
@@ -244,7 +308,7 @@ mod tests {
             let mut listener = Listener {
                 conversation: Conversation::new(&[], Mode::Look),
                 mode: Mode::Look,
-                folder: Path::new("/"),
+                folder: None,
                 observer: &mut observer,
             };
             let confinement = Confinement { landlock, seccomp, capabilities: Vec::new() };

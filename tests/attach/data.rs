@@ -25,7 +25,9 @@ fn attached<T: Send + 'static>(
     let run = move || {
         enter_private_mounts().unwrap();
         let run = RunFolder::mount().unwrap();
-        let disk = AttachedDisk::attach(&ImageSpec { layers, read_only: false }, way, run.path()).unwrap();
+        let disk =
+            AttachedDisk::attach(&ImageSpec { layers, read_only: false, files: None }, way, run.path())
+                .unwrap();
         let result = test(&disk);
         disk.close().unwrap();
         run.close().unwrap();

@@ -55,7 +55,7 @@ pub(crate) fn disk(folder: &Path, name: &str, bytes: u64, head: &[u8]) -> (PathB
 pub(crate) fn spec(path: &Path, read_only: bool) -> ImageSpec {
     let file = json!({ "driver": "file", "filename": path, "read-only": read_only, "discard": "unmap" });
     let layers = json!({ "driver": "raw", "read-only": read_only, "discard": "unmap", "file": file });
-    ImageSpec { layers, read_only }
+    ImageSpec { layers, read_only, files: None }
 }
 
 pub(crate) fn start(kernel: &Kernel, disks: &[ImageSpec], contents: Contents) -> Result<Machine> {

@@ -76,7 +76,7 @@ fn a_filesystem_on_an_overlay_is_there_after_close_and_the_base_is_untouched() {
     assert_eq!(fs::read(&base.path).unwrap(), before);
     run(&format!("qemu-img check -q {}", overlay.path.display()));
 
-    let disk = crate::host::attach(&ImageSpec { layers, read_only: true }).unwrap();
+    let disk = crate::host::attach(&ImageSpec { layers, read_only: true, files: None }).unwrap();
     let (number, device) = (index(&disk), disk.device().display().to_string());
     assert_eq!(run(&format!("blockdev --getro {device}")), "1");
     run(&format!("mount -t ext4 -o ro,noload {device} {}", mountpoint.display()));

@@ -112,7 +112,7 @@ impl Image {
 }
 
 pub(crate) fn spec(layers: serde_json::Value) -> ImageSpec {
-    ImageSpec { layers, read_only: false }
+    ImageSpec { layers, read_only: false, files: None }
 }
 
 /// N of the nbdN that the disk is.

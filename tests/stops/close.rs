@@ -66,7 +66,7 @@ fn an_export_tells_of_tables_that_it_could_not_write() {
             let rules = json!([{ "event": "l2_update", "errno": 5, "once": false }]);
             let failing = json!({ "driver": "blkdebug", "inject-error": rules, "image": file });
             let layers = json!({ "driver": "qcow2", "file": if bad { failing } else { file } });
-            let spec = ImageSpec { layers, read_only: false };
+            let spec = ImageSpec { layers, read_only: false, files: None };
             let run = RunFolder::mount().unwrap();
             let disk = AttachedDisk::attach(&spec, Way::Fuse, run.path()).unwrap();
             let devices = Devices::new(std::slice::from_ref(&disk)).unwrap();

@@ -1,0 +1,155 @@
+//! The work inside a machine: what the host asks for, done with the machine's own disks by the same code as on a host.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+
+use super::protocol::{Finish, FromMachine, Opened, ToMachine};
+use crate::attach::{AttachedDisk, DataSource};
+use crate::erase::extent::Extents;
+use crate::erase::report::Erasure;
+use crate::erase::{SwapFile, erase, prove};
+use crate::error::{Context, Error, Result};
+use crate::operation::unchecked;
+use crate::report::{Event, Observer};
+use crate::session::{Attachment, Handling, Session};
+use crate::vm::init::{Disk, Inside};
+use crate::worker::parent::relay;
+use crate::worker::protocol::{Broken, Start, read_message, write_message};
+
+/// Does what the host asks until it closes the channel.
+///
+/// # Errors
+/// When the host is not understood. That the work failed is told to the host.
+pub fn serve(inside: Inside) -> Result<()> {
+    let Inside { mut channel, disks, .. } = inside;
+    let own = channel.try_clone().context(|| "cannot keep the channel")?;
+    let mut agent = Agent { channel: own, disks, session: None };
+    loop {
+        let ask = match unchecked(|| read_message(&mut channel)) {
+            Ok(ask) => ask,
+            Err(Broken::Ended) => return Ok(()),
+            Err(broken) => return Err(Error::failed("the host is not understood").caused_by(broken)),
+        };
+        let mut host = Host { channel: &mut channel, trouble: None };
+        let answer =
+            agent.answer(ask, &mut host).unwrap_or_else(|error| FromMachine::Failed((&error).into()));
+        host.say(&answer);
+        host.trouble.map_or(Ok(()), Err)?;
+    }
+}
+
+/// The host, as one who is told.
+struct Host<'a> {
+    channel: &'a mut File,
+    trouble: Option<Error>,
+}
+
+impl Host<'_> {
+    fn say(&mut self, message: &FromMachine) {
+        if self.trouble.is_none() {
+            self.trouble = write_message(self.channel, message).err();
+        }
+    }
+}
+
+impl Observer for Host<'_> {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Stage(stage) => self.say(&FromMachine::Stage(stage.to_owned())),
+            Event::Warning(text) => self.say(&FromMachine::Warning(text.to_owned())),
+            // The worker's words go to the host as they are.
+            _ => {}
+        }
+    }
+}
+
+/// Asks the host where a disk has data.
+#[derive(Debug)]
+struct AskHost {
+    channel: File,
+    disk: usize,
+}
+
+impl DataSource for AskHost {
+    fn data(&self) -> Result<Option<Extents>> {
+        let mut channel = &self.channel;
+        write_message(&mut channel, &FromMachine::WhereIsData(self.disk))?;
+        match read_message(&mut channel) {
+            Ok(ToMachine::Data(data)) => data.map(Extents::new).transpose(),
+            Ok(_) => Err(Error::failed("the host does not say where the disk has data")),
+            Err(broken) => Err(Error::failed("the host is not understood").caused_by(broken)),
+        }
+    }
+}
+
+struct Agent {
+    channel: File,
+    disks: Vec<Disk>,
+    session: Option<Session>,
+}
+
+impl Agent {
+    fn answer(&mut self, ask: ToMachine<'_>, host: &mut Host<'_>) -> Result<FromMachine> {
+        match ask {
+            ToMachine::Open(handling) => self.open(handling, host),
+            ToMachine::Edit(start) => self.edit(*start, host),
+            ToMachine::Data(_) => Err(Error::failed("nobody asked where a disk has data")),
+            ToMachine::Finish(finish) => self.finish(finish, host).map(Box::new).map(FromMachine::Finished),
+        }
+    }
+
+    fn attach(&self, read_only: bool) -> Result<Attachment> {
+        let device = |(index, disk): (usize, &Disk)| {
+            let channel = self.channel.try_clone().context(|| "cannot keep the channel")?;
+            let device = AttachedDisk::device(disk.path.clone(), Vec::new(), read_only || disk.read_only);
+            Ok(device.with_data_from(Box::new(AskHost { channel, disk: index })))
+        };
+        Attachment::of(self.disks.iter().enumerate().map(device).collect::<Result<_>>()?)
+    }
+
+    fn open(&mut self, handling: Handling, host: &mut Host<'_>) -> Result<FromMachine> {
+        let attachment = self.attach(false)?;
+        let storage = attachment.storage()?;
+        let session = Session::open(attachment, storage, handling, host)?;
+        let (_, _, mount_points) = session.guest();
+        let (inspection, repairs) = (session.inspection.clone(), session.repairs.clone());
+        self.session = Some(session);
+        Ok(FromMachine::Opened(Box::new(Opened { inspection, repairs, mount_points })))
+    }
+
+    fn edit(&mut self, start: Start<'_>, host: &mut Host<'_>) -> Result<FromMachine> {
+        let session = self.session.as_ref().ok_or_else(|| Error::failed("no guest is open"))?;
+        let folder: &Path = session.guest().1;
+        relay(start, folder, &mut |message| {
+            host.say(&FromMachine::Worker(message));
+            host.trouble.take().map_or(Ok(()), Err)
+        })?;
+        Ok(FromMachine::Edited)
+    }
+
+    fn finish(&mut self, finish: Finish, host: &mut Host<'_>) -> Result<Erasure> {
+        let mut erasure = Erasure::default();
+        let mut swap_files: Vec<SwapFile> = Vec::new();
+        if let Some(session) = self.session.take() {
+            swap_files = session.swap_files(finish.policy())?;
+            erasure = session
+                .close_after(|attachment| match finish.erase {
+                    None => Ok(Erasure::default()),
+                    Some(how) => erase(attachment.disks(), &attachment.probe()?, how, &swap_files, host),
+                })?
+                .1;
+        }
+        let Some(plan) = finish.prove else { return Ok(erasure) };
+        erasure.policy = plan.policy;
+        let attachment = self.attach(true)?;
+        for disk in attachment.disks() {
+            disk.read_anew()?;
+        }
+        let proof = attachment
+            .probe()
+            .and_then(|probe| prove(attachment.disks(), &probe, plan, &swap_files, erasure, host));
+        attachment.close_after(proof)
+    }
+}

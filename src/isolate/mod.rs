@@ -1,0 +1,103 @@
+//! A guest in a virtual machine of its own: when that is needed, and both sides of the work there. [`agent`] runs inside;
+//! [`host`] asks it.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod host;
+pub mod protocol;
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use crate::attach::ImageSpec;
+use crate::disk::{Content, ContentClass, Storage};
+use crate::error::Result;
+use crate::inspect::layout::volume_name;
+use crate::mount::options::{Access, options};
+use crate::report::{Event, Observer};
+use crate::sys::tool;
+use crate::vm::cache::Cache;
+use crate::vm::initramfs::Contents;
+use crate::vm::kernel::Kernel;
+use crate::vm::{MEMORY, Machine, MachineSpec, START_PATIENCE};
+
+/// Whether guests are worked on in a machine of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Isolate {
+    /// Where this host cannot mount them: without root, for LVM, encryption and RAID, for filesystems its kernel lacks.
+    #[default]
+    Auto,
+    /// Always.
+    Vm,
+    /// Never.
+    Never,
+}
+
+/// What the user wants of machines.
+#[derive(Debug, Clone, Default)]
+pub struct Isolation {
+    /// When there is one.
+    pub isolate: Isolate,
+    /// Its kernel; none for the host's own.
+    pub kernel: Option<PathBuf>,
+    /// Where what takes long to make is kept.
+    pub cache: PathBuf,
+}
+
+impl Isolation {
+    /// Why a machine is needed before anything is known of the guest; none when the host does, or may do.
+    pub fn from_the_start(&self, attach_asked: bool) -> Option<&'static str> {
+        match self.isolate {
+            Isolate::Vm => Some("as asked"),
+            Isolate::Auto if !attach_asked && !nix::unistd::geteuid().is_root() => {
+                Some("only root can mount on this host")
+            }
+            Isolate::Auto | Isolate::Never => None,
+        }
+    }
+
+    /// Why a machine is needed for what is on the disks; none when the host does.
+    pub fn for_storage(&self, storage: &Storage) -> Option<String> {
+        if self.isolate != Isolate::Auto {
+            return None;
+        }
+        let volumes = storage.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?)));
+        volumes.into_iter().find_map(|(volume, superblock)| {
+            let content = superblock.content;
+            if is_layered(content) {
+                return Some(format!("there is {content} on {}", volume_name(volume)));
+            }
+            let name = options(content, Access::Look, None)?.fs_type;
+            let lacks = content.is_linux_filesystem() && !tool::has_filesystem(name);
+            lacks.then(|| format!("this host's kernel has no {name}"))
+        })
+    }
+
+    /// Starts a machine with these disks.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::HostLacks`] without qemu or a kernel; failed when it does not start.
+    pub fn start(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Machine> {
+        observer.event(Event::Stage("starting a virtual machine"));
+        let kernel = Kernel::find(self.kernel.as_deref())?;
+        let cache = Cache::open(&self.cache)?;
+        Machine::start(&MachineSpec {
+            kernel: &kernel,
+            program: Path::new("/proc/self/exe"),
+            cache: &cache,
+            disks,
+            contents: Contents::Stack,
+            memory: MEMORY,
+            processors: 1,
+            words: "",
+            patience: START_PATIENCE,
+        })
+    }
+}
+
+/// Whether devices are made of what holds this.
+pub fn is_layered(content: Content) -> bool {
+    matches!(content.class(), ContentClass::Member | ContentClass::Encrypted)
+}

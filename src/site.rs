@@ -1,0 +1,249 @@
+//! Where a guest is worked on: mounted on this host, or in a virtual machine of its own. The steps are the same.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::apply::Mode;
+use crate::attach::{ImageSpec, Way};
+use crate::disk::Storage;
+use crate::erase::policy::Policy;
+use crate::erase::report::Erasure;
+use crate::erase::{SwapFile, erase};
+use crate::error::{Error, Result, both_values};
+use crate::fault::{self, Point};
+use crate::isolate::Isolation;
+use crate::isolate::host::MachineSession;
+use crate::isolate::protocol::{Finish, Opened};
+use crate::plan::Planned;
+use crate::repair::Repair;
+use crate::report::{Event, Observer};
+use crate::session::{Attachment, Handling, Inspection, Session};
+use crate::vm::Machine;
+use crate::worker::conversation::Edited;
+use crate::worker::parent::edit;
+
+/// How a guest's disks were attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// To this host.
+    Host(Way),
+    /// To a machine of its own.
+    Machine,
+}
+
+impl Means {
+    /// Its name: nbd, fuse, loop or vm.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host(way) => way.name(),
+            Self::Machine => "vm",
+        }
+    }
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Means {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// The way an image was attached.
+#[derive(Debug, Clone, Serialize)]
+pub struct Attached {
+    /// nbd, fuse, loop or vm.
+    #[serde(rename = "way")]
+    pub means: Means,
+    /// Why this one.
+    pub reason: String,
+}
+
+/// A guest that is mounted somewhere.
+#[derive(Debug)]
+pub struct Site {
+    place: Place,
+    /// How it was attached.
+    pub attached: Attached,
+}
+
+#[derive(Debug)]
+enum Place {
+    Host(Session),
+    Machine(MachineSession),
+}
+
+/// What was asked for, and how and why this host would attach an image.
+pub type How<'a> = (&'a Isolation, Option<Way>, (Way, &'a str));
+
+/// Where a guest's disks are, of which nothing is mounted yet.
+#[derive(Debug)]
+pub enum Where {
+    /// On this host.
+    Host {
+        /// The disks.
+        attachment: Attachment,
+        /// What is on them.
+        storage: Storage,
+    },
+    /// In a machine of their own.
+    Machine {
+        /// It.
+        machine: Machine,
+        /// Why there.
+        reason: String,
+    },
+}
+
+impl Where {
+    /// Attaches disks where they can be worked on.
+    ///
+    /// # Errors
+    /// When neither the host nor a machine can.
+    pub fn of(
+        specs: &[ImageSpec],
+        (isolation, attach, (way, reason)): How<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        if let Some(reason) = isolation.from_the_start(attach.is_some()) {
+            return Self::machine(specs, isolation, reason.to_owned(), observer);
+        }
+        let attachment = Attachment::open(specs, way)?;
+        observer.event(Event::Attached { way: way.name(), reason });
+        let storage = match attachment.storage() {
+            Ok(storage) => storage,
+            Err(error) => return attachment.close_after(Err(error)),
+        };
+        match isolation.for_storage(&storage).filter(|_| attach.is_none()) {
+            None => Ok(Self::Host { attachment, storage }),
+            Some(reason) => {
+                attachment.close_after(Ok(()))?;
+                Self::machine(specs, isolation, reason, observer)
+            }
+        }
+    }
+
+    fn machine(
+        specs: &[ImageSpec],
+        isolation: &Isolation,
+        reason: String,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let why = |error: Error| error.within(format!("a virtual machine is needed ({reason})"));
+        let machine = isolation.start(specs, observer).map_err(why)?;
+        observer.event(Event::Attached { way: Means::Machine.name(), reason: &reason });
+        Ok(Self::Machine { machine, reason })
+    }
+}
+
+/// What is left of a guest that was worked on.
+#[derive(Debug)]
+pub struct Finished {
+    /// What was found out.
+    pub inspection: Inspection,
+    /// Filesystems that were repaired.
+    pub repairs: Vec<Repair>,
+    /// What was erased, and what the proof found where it was made.
+    pub erasure: Erasure,
+    /// Where the guest's swap files are, as far as they are to be proven on this host.
+    pub swap_files: Vec<SwapFile>,
+    /// Whether the proof that was asked for is made already.
+    pub proven: bool,
+}
+
+impl Site {
+    /// Attaches and mounts a guest.
+    ///
+    /// # Errors
+    /// When the host, or the machine, cannot, or the guest is not one that guestseal understands.
+    pub fn open(
+        specs: &[ImageSpec],
+        how: How<'_>,
+        handling: Handling,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let (_, _, (way, reason)) = how;
+        match Where::of(specs, how, observer)? {
+            Where::Host { attachment, storage } => {
+                let session = Session::open(attachment, storage, handling, observer)?;
+                let attached = Attached { means: Means::Host(way), reason: reason.to_owned() };
+                Ok(Self { place: Place::Host(session), attached })
+            }
+            Where::Machine { machine, reason } => {
+                let files = specs.iter().map(|spec| spec.files.clone()).collect();
+                let session = MachineSession::open(machine, files, handling, observer)?;
+                let attached = Attached { means: Means::Machine, reason };
+                Ok(Self { place: Place::Machine(session), attached })
+            }
+        }
+    }
+
+    /// Has the operations done, or only looks what they would do.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn edit(
+        &mut self,
+        operations: &[Planned],
+        how: (Mode, bool),
+        observer: &mut dyn Observer,
+    ) -> Result<Edited> {
+        match &mut self.place {
+            Place::Host(session) => {
+                edit(operations, session.guest(), how, observer).map_err(|error| session.blame(error))
+            }
+            Place::Machine(session) => session.edit(operations, how, observer),
+        }
+    }
+
+    /// Gives up after a failure.
+    ///
+    /// # Errors
+    /// What cannot be taken apart.
+    pub fn abandon(self) -> Result<()> {
+        match self.place {
+            Place::Host(session) => session.close().map(drop),
+            // Its disks are those of an overlay that is thrown away.
+            Place::Machine(_) => Ok(()),
+        }
+    }
+
+    /// Unmounts, erases, and detaches. The proof is made here only where a second attachment would be another machine.
+    ///
+    /// # Errors
+    /// When something could not be written or taken apart; then what is below may not be whole.
+    pub fn finish(self, finish: Finish, observer: &mut dyn Observer) -> Result<Finished> {
+        match self.place {
+            Place::Machine(session) => {
+                let (Opened { inspection, repairs, .. }, erasure) = session.finish(finish, observer)?;
+                let swap_files = Vec::new();
+                Ok(Finished { inspection, repairs, erasure, swap_files, proven: true })
+            }
+            Place::Host(session) => {
+                let policy = finish.policy();
+                let swap_files = match session.swap_files(policy).map_err(|error| session.blame(error)) {
+                    Ok(files) => files,
+                    Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
+                };
+                let repairs = session.repairs.clone();
+                let (inspection, erasure) = session.close_after(|attachment| match finish.erase {
+                    None => Ok(Erasure::default()),
+                    Some(how) => {
+                        let probe = attachment.probe()?;
+                        let erased = erase(attachment.disks(), &probe, how, &swap_files, observer)?;
+                        fault::point(Point::Erased).map(|()| erased)
+                    }
+                })?;
+                let proven = finish.prove.is_none_or(|plan| plan.policy == Policy::None);
+                Ok(Finished { inspection, repairs, erasure, swap_files, proven })
+            }
+        }
+    }
+}
