@@ -15,15 +15,10 @@ plant_raw() {
 
 # residue KIND LINES: of 64 bytes each.
 residue() {
-    local marker
-    marker=$(listed "$1" -)
-    awk -v marker="$marker" -v lines="$2" 'BEGIN {
-        for (line = 1; line <= lines; line++) {
-            text = sprintf("%s-%05d ", marker, line)
-            while (length(text) < 63) text = text "."
-            print text
-        }
-    }'
+    local line
+    line=$(listed "$1" -)
+    printf -v line '%-63s' "$line "
+    yes "${line// /.}" | head -n "$2" || true # yes ends with a broken pipe
 }
 
 # forgotten PATH KIND: a file of 320 KiB in the filesystem mounted there, written out and then deleted.
@@ -42,7 +37,7 @@ guest_file() {
 
 # system [TREE]: unpacks the files of a system over all that is mounted, with secrets of its own.
 system() {
-    local id line key
+    local id line key=()
     tar -C "$ROOT" -xf "$WORK/${1:-alpine}.tar"
     id=$(stable_uuid "machine-id${1:-}")
     id=${id//-/}
@@ -53,8 +48,8 @@ system() {
     line=$(listed "user-history${1:+-$1}" /home/alice/.bash_history)
     guest_file /home/alice/.bash_history 600 <<<"curl -u alice:$line"
     chown 1000:1000 "$ROOT/home/alice/.bash_history"
-    key=$(sed -n '/^-----/d;p' "$ROOT/etc/ssh/ssh_host_ed25519_key" | tail -n 2 | head -n 1)
-    printf '%s\tssh-private-key\tdefault\t/etc/ssh/ssh_host_ed25519_key\n' "$key" >>"$WORK/$NAME.canaries"
+    mapfile -t key <"$ROOT/etc/ssh/ssh_host_ed25519_key"
+    printf '%s\tssh-private-key\tdefault\t/etc/ssh/ssh_host_ed25519_key\n' "${key[-3]}" >>"$WORK/$NAME.canaries"
     printf '# made with the guest\n' | guest_file /etc/fstab 644
 }
 

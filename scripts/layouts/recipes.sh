@@ -128,7 +128,7 @@ layout_luks2() {
     local key
     key=$(key luks2.key 'correct horse battery staple')
     disk 112 16:linux 92:linux
-    locked "${DISKS[1]}p2" luks2 vda2_crypt "$key"
+    locked "${DISKS[1]}p2" luks2 vda2_crypt "$key" 32768
     filesystem "$DEV" ext4 root
     mounted "$DEV" ext4 /
     plain_boot "${DISKS[1]}p1"
@@ -144,17 +144,17 @@ layout_luks2() {
 layout_lvm_on_luks() {
     local key
     key=$(key lvm-on-luks.key 'pass phrase')
-    disk 144 16:linux 124:linux
-    locked "${DISKS[1]}p2" luks2 vda2_crypt "$key"
+    disk 144 1:21686148-6449-6E6F-744E-656564454649 16:linux 123:linux
+    locked "${DISKS[1]}p3" luks2 vda3_crypt "$key"
     volume_group debian-vg "$DEV"
     logical debian-vg root 72
     filesystem "$DEV" ext4 root
     mounted "$DEV" ext4 /
-    plain_boot "${DISKS[1]}p1"
+    plain_boot "${DISKS[1]}p2"
     logical debian-vg swap_1 16
     swap "$DEV" swap
     system
-    in_crypttab "vda2_crypt UUID=$(luks_uuid "$key") none luks,discard"
+    in_crypttab "vda3_crypt UUID=$(luks_uuid "$key") none luks,discard"
     in_fstab '/dev/mapper/debian--vg-root / ext4 errors=remount-ro 0 1'
     boot_line
     in_fstab '/dev/mapper/debian--vg-swap_1 none swap sw 0 0'

@@ -14,12 +14,20 @@ tear_down() {
     for ((at = ${#UNDO[@]} - 1; at >= 0; at--)); do eval "${UNDO[at]}"; done
 }
 
-# stable_uuid NAME: an id that is the same each time this guest is made.
+# stable_uuid NAME: an id that is the same each time this guest is made. By FNV-1a in the shell: starting a program
+# for each would take as long as all else.
 stable_uuid() {
-    local h
-    h=$(sha256sum <<<"guestseal $NAME/$1")
-    printf '%s-%s-4%s-a%s-%s\n' "${h:0:8}" "${h:8:4}" "${h:13:3}" "${h:17:3}" "${h:20:12}"
+    local text=$NAME/$1 high=0xcbf29ce484222325 low=0x100000001b3 at byte
+    for ((at = 0; at < ${#text}; at++)); do
+        printf -v byte %d "'${text:at:1}"
+        high=$(((high ^ byte) * 0x100000001b3))
+        low=$(((low ^ high ^ byte) * 0x100000001b3))
+    done
+    printf -v high '%016x%016x' "$high" "$low"
+    printf '%s-%s-4%s-a%s-%s\n' "${high:0:8}" "${high:8:4}" "${high:13:3}" "${high:17:3}" "${high:20:12}"
 }
+
+quiet() { "$@" >/dev/null; }
 
 # disk MIB "MIB:TYPE"...: the guest's next disk with these partitions (GPT; sfdisk's names of types); the last MiB is in
 # none. Sets DISKS[N] (from 1); partition P of it is ${DISKS[N]}pP.
@@ -47,7 +55,7 @@ filesystem() {
     case $fs in
         ext4) mkfs.ext4 -q -F -b 4096 -L "$label" -U "$uuid" "${devices[@]}" ;;
         xfs) mkfs.xfs -q -f -L "$label" -m "uuid=$uuid" "${devices[@]}" ;;
-        btrfs) mkfs.btrfs -q -f -d raid1 -m raid1 -L "$label" -U "$uuid" "${devices[@]}" ;;
+        btrfs) quiet mkfs.btrfs -q -f -d raid1 -m raid1 -L "$label" -U "$uuid" "${devices[@]}" ;;
     esac
 }
 
@@ -66,8 +74,21 @@ swap() {
 
 # volume_group VG DEVICE...: with the residue of a volume that was removed in its free extents.
 volume_group() {
+    local device accepted=''
+    # Only these are looked at: what another layout is doing meanwhile is not LVM's business.
+    for device in "${@:2}"; do accepted+="\"a|^$device\$|\", "; done
+    cat >"$LVM_SYSTEM_DIR/lvm.conf" <<END
+devices {
+    filter = [ $accepted"r|.*|" ]
+    use_devicesfile = 0
+    obtain_device_list_from_udev = 0
+    external_device_info_source = "none"
+}
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+backup { backup_dir = "/run/layouts/lvm" archive = 0 }
+END
     vgcreate -q -s 4M "$@" >/dev/null
-    then_undo vgchange -q -an "$1"
+    then_undo quiet vgchange -an "$1"
     lvcreate -q -y -l 1 -n gone "$1" >/dev/null
     plant_raw "/dev/$1/gone" $((1 << 20)) vg-free
     lvremove -q -y "$1/gone" >/dev/null
@@ -79,10 +100,11 @@ logical() {
     DEV=/dev/$1/$2
 }
 
-# locked DEVICE FORMAT MAPPING KEY-FILE: sets DEV. The key derivation is quick: tests open it under emulation.
+# locked DEVICE FORMAT MAPPING KEY-FILE [KIB]: sets DEV. The key derivation is quick (for LUKS2: argon2id with that much
+# memory), since tests open it under emulation.
 locked() {
     local quick=(--pbkdf-force-iterations 1000)
-    [ "$2" = luks1 ] || quick=(--pbkdf argon2id --pbkdf-memory 32768 --pbkdf-parallel 1 --pbkdf-force-iterations 4)
+    [ "$2" = luks1 ] || quick=(--pbkdf argon2id --pbkdf-memory "${5:-4096}" --pbkdf-parallel 1 --pbkdf-force-iterations 4)
     cryptsetup -q luksFormat --type "$2" "${quick[@]}" --uuid "$(stable_uuid "luks-${4##*/}")" --key-file "$4" "$1"
     cryptsetup open --key-file "$4" "$1" "$3"
     then_undo cryptsetup close "$3"
@@ -92,12 +114,12 @@ locked() {
 # luks_uuid KEY-FILE: of the container that this key opens.
 luks_uuid() { stable_uuid "luks-${1##*/}"; }
 
-# array LEVEL NAME DEVICE...: MD, metadata 1.2, not synchronised (all members are zero, which is consistent). Sets DEV:
-# /dev/md127, the next is md126.
+# array LEVEL NAME DEVICE...: MD, metadata 1.2, not synchronised (all members are zero, which is consistent). Sets DEV,
+# whose number is not kept in the array.
 array() {
     local options=(--metadata=1.2 --homehost=template --name="$2" --uuid="$(stable_uuid "md-$2")" --raid-devices=$(($# - 2)))
     [ "$1" = 0 ] || options+=(--assume-clean --bitmap=none)
-    DEV=/dev/md$((127 - ARRAYS))
+    DEV=/dev/md$((LANE * 10 + ARRAYS))
     ARRAYS=$((ARRAYS + 1))
     mdadm --quiet --create "$DEV" --run --level="$1" "${options[@]}" "${@:3}"
     then_undo mdadm --quiet --stop "$DEV"
