@@ -28,6 +28,7 @@ pub mod results;
 pub mod seal;
 pub mod session;
 pub mod site;
+pub mod stack;
 pub mod survey;
 pub mod sys;
 pub mod tree;

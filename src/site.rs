@@ -15,13 +15,12 @@ use crate::erase::{SwapFile, erase};
 use crate::error::{Error, Result, both_values};
 use crate::fault::{self, Point};
 use crate::isolate::Isolation;
-use crate::isolate::host::MachineSession;
+use crate::isolate::host::{MachineSession, Prepared};
 use crate::isolate::protocol::{Finish, Opened};
 use crate::plan::Planned;
 use crate::repair::Repair;
 use crate::report::{Event, Observer};
 use crate::session::{Attachment, Handling, Inspection, Session};
-use crate::vm::Machine;
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
 
@@ -96,7 +95,7 @@ pub enum Where {
     /// In a machine of their own.
     Machine {
         /// It.
-        machine: Machine,
+        machine: Prepared,
         /// Why there.
         reason: String,
     },
@@ -177,8 +176,7 @@ impl Site {
                 Ok(Self { place: Place::Host(session), attached })
             }
             Where::Machine { machine, reason } => {
-                let files = specs.iter().map(|spec| spec.files.clone()).collect();
-                let session = MachineSession::open(machine, files, handling, observer)?;
+                let session = MachineSession::open(machine, handling, observer)?;
                 let attached = Attached { means: Means::Machine, reason };
                 Ok(Self { place: Place::Machine(session), attached })
             }

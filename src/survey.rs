@@ -228,7 +228,7 @@ fn residue_in(
         Where::Host { attachment, .. } => attachment,
         Where::Machine { machine, .. } => {
             let finish = Finish { erase: None, prove: Some(plan) };
-            return finished(machine, &[specs[0].files.clone()], finish, observer).map(Some);
+            return finished(machine, finish, observer).map(Some);
         }
     };
     let erasure = Erasure { policy: plan.policy, ..Erasure::default() };

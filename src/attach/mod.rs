@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::disk::{Storage, read_disk};
+use crate::disk::{Made, Storage, read_disk};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::live::DiskFiles;
 use crate::sys::child::Exit;
@@ -81,8 +81,8 @@ enum Guard {
     Raw,
     /// A block device that was there before.
     Device {
-        /// The guest's names for it, when it is made of others.
-        names: Vec<String>,
+        /// What it is made of, when it is made of others.
+        made: Option<Made>,
         /// Who knows where it has data; none when nobody does.
         data: Option<Box<dyn DataSource>>,
     },
@@ -107,9 +107,9 @@ impl AttachedDisk {
         Ok(Self { guard, path, read_only: spec.read_only })
     }
 
-    /// A block device of this machine; with the guest's names for it when it is made of others.
-    pub fn device(path: PathBuf, names: Vec<String>, read_only: bool) -> Self {
-        Self { guard: Guard::Device { names, data: None }, path, read_only }
+    /// A block device of this machine, and what it is made of when it is made of others.
+    pub fn device(path: PathBuf, made: Option<Made>, read_only: bool) -> Self {
+        Self { guard: Guard::Device { made, data: None }, path, read_only }
     }
 
     /// The same when somebody knows where the device has data: the kernel does not.
@@ -132,12 +132,17 @@ impl AttachedDisk {
         forget_pages(self.open()?).context(|| format!("cannot read {} anew", self.path.display()))
     }
 
-    /// The guest's names for what is made of other disks; a disk has none.
-    pub fn names(&self) -> &[String] {
+    /// What it is made of; a disk is made of nothing.
+    pub fn made(&self) -> Option<&Made> {
         match &self.guard {
-            Guard::Device { names, .. } => names,
-            _ => &[],
+            Guard::Device { made, .. } => made.as_ref(),
+            _ => None,
         }
+    }
+
+    /// Whether it can be told where it has holes.
+    pub fn tells_holes(&self) -> bool {
+        !matches!(self.guard, Guard::Device { data: None, .. })
     }
 
     /// Whether it is a block device that can be mounted as it is.
@@ -215,7 +220,7 @@ impl AttachedDisk {
 pub fn read_storage(disks: &[AttachedDisk]) -> Result<Storage> {
     let read = |disk: &AttachedDisk| {
         let layout = read_disk(&mut disk.open()?, disk.bytes()?)?;
-        Ok((layout, disk.names().to_vec()))
+        Ok((layout, disk.made().cloned()))
     };
     disks.iter().map(read).collect::<Result<_>>().map(Storage::new)
 }

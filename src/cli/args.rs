@@ -142,6 +142,16 @@ pub struct ImageArgs {
     /// The kernel of that machine; this host's when left out.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
+    /// A key of an encrypted volume: ID:key:PASSPHRASE or ID:file:FILE, where ID is its UUID, its name or `all`. May be
+    /// repeated.
+    #[arg(long, value_name = "SELECTOR")]
+    pub key: Vec<Secret>,
+    /// Read keys from standard input, one in each line; each is tried on every encrypted volume.
+    #[arg(long)]
+    pub keys_from_stdin: bool,
+    /// Take arrays (RAID) that lack a member: what the missing one holds is not sealed.
+    #[arg(long)]
+    pub degraded: bool,
     /// Work on a thin image whose backing files stay as they are: they still hold what is deleted from it.
     #[arg(long)]
     pub allow_backing: bool,
@@ -228,13 +238,16 @@ impl SelectionArgs {
 }
 
 /// What `--tree` has no use for: nothing is attached, erased or committed.
-const NOT_WITH_TREE: [&str; 17] = [
+const NOT_WITH_TREE: [&str; 20] = [
     "images",
     "add",
     "format",
     "attach",
     "isolate",
     "kernel",
+    "key",
+    "keys_from_stdin",
+    "degraded",
     "allow_backing",
     "output",
     "output_format",
@@ -323,7 +336,7 @@ pub struct InspectArgs {
     #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Look at the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "isolate", "kernel", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
@@ -340,7 +353,7 @@ pub struct VerifyArgs {
     #[arg(required_unless_present = "tree", value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Verify the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "isolate", "kernel", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
     #[arg(long)]

@@ -1,16 +1,19 @@
 //! From the command line as typed to the frozen plans: the second of the two steps.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
 use crate::erase::policy::{ErasePlan, Policy};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::guest::password::PasswordRequest;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
+use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
 use crate::sys::users::Identity;
 
 /// The plans of a `seal`, and what the user should be told about them.
@@ -216,7 +219,47 @@ pub(super) fn isolation(args: &ImageArgs) -> Result<Isolation> {
         )
         .hint("leave one of them out"));
     }
-    Ok(Isolation { isolate: args.isolate, kernel: args.kernel.clone(), cache: cache_folder() })
+    Ok(Isolation {
+        isolate: args.isolate,
+        kernel: args.kernel.clone(),
+        cache: cache_folder(),
+        keys: keys(args)?,
+        degraded: args.degraded,
+    })
+}
+
+/// The keys of encrypted volumes.
+fn keys(args: &ImageArgs) -> Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    for selector in &args.key {
+        let KeySelector { volume, source } = key::parse(selector.expose())?;
+        let bytes = match source {
+            KeySource::Text(bytes) => bytes,
+            KeySource::File(path) => {
+                let failed = || format!("cannot read the key file {path}");
+                read_key(&mut File::open(&path).context(failed)?).context(failed)?
+            }
+        };
+        keys.push(Key { volume, bytes });
+    }
+    if args.keys_from_stdin {
+        let all =
+            read_key(&mut std::io::stdin().lock()).context(|| "cannot read keys from standard input")?;
+        let lines = all.expose().split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        keys.extend(lines.map(|line| Key::for_all(KeyBytes::new(line.to_vec()))));
+    }
+    Ok(keys)
+}
+
+fn read_key(from: &mut dyn Read) -> std::io::Result<KeyBytes> {
+    // All at once: a vector that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(key::LONGEST + 1);
+    from.take(key::LONGEST as u64 + 1).read_to_end(&mut bytes)?;
+    let key = KeyBytes::new(bytes);
+    if key.expose().len() > key::LONGEST {
+        return Err(std::io::Error::other("it is longer than 8 MiB"));
+    }
+    Ok(key)
 }
 
 /// Where this user keeps what can be made again.

@@ -24,5 +24,5 @@ pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Supe
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
 pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;
-pub use storage::{Disk, Storage};
+pub use storage::{Disk, Made, Segment, Storage};
 pub use table::{Partition, PartitionTable, TableKind};

@@ -7,13 +7,67 @@ use super::fstab::Source;
 use super::layout::{DiskLayout, Volume};
 use super::table::PartitionTable;
 
+/// Bytes of a device that is made of others which lie in one place of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Segment {
+    /// First byte of the device.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// The disk below.
+    pub disk: usize,
+    /// First byte there.
+    pub offset: u64,
+    /// Whether what lies there is encrypted.
+    pub encrypted: bool,
+}
+
+/// How the guest sees a device that is made of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Made {
+    /// The names that the guest has for it: `/dev/mapper/vg-root`, `/dev/md127`.
+    pub names: Vec<String>,
+    /// Where its bytes lie: once for each copy that is kept of them; empty when bytes do not lie in one place each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<Vec<Segment>>,
+    /// The volumes that it is made of, by their indexes in [`Storage::volumes`].
+    pub of: Vec<usize>,
+    /// What of such volumes belongs to nothing: the index of the volume, the first byte in it and the length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub free: Vec<(usize, u64, u64)>,
+}
+
+impl Made {
+    /// Where a stretch of the device lies, each copy as segments that are counted from the start of the stretch. None when
+    /// a part of it lies in no one place.
+    pub fn resolve(&self, start: u64, length: u64) -> Option<Vec<Vec<Segment>>> {
+        let copies = self.copies.iter().map(|copy| Self::resolve_copy(copy, start, length));
+        copies.collect::<Option<Vec<_>>>().filter(|copies| !copies.is_empty())
+    }
+
+    fn resolve_copy(copy: &[Segment], start: u64, length: u64) -> Option<Vec<Segment>> {
+        let (end, mut at, mut found) = (start.checked_add(length)?, start, Vec::new());
+        for segment in copy {
+            let (from, to) = (segment.start.max(at), segment.start.checked_add(segment.length)?.min(end));
+            if from == at && to > from {
+                let offset = segment.offset.checked_add(from - segment.start)?;
+                found.push(Segment { start: from - start, length: to - from, offset, ..*segment });
+                at = to;
+            }
+        }
+        (at == end).then_some(found)
+    }
+}
+
 /// One disk, or one device that is made of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Disk {
-    /// The names that the guest has for it, for one that is made of others: `/dev/mapper/vg-root`, `/dev/md127`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<String>,
+    /// What it is made of; none for a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// Its size.
     pub bytes: u64,
     /// Its partition table; none when it is one volume.
@@ -33,13 +87,12 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Puts the layouts of all disks together. Each comes with the names of a device that is made of others; disks have
-    /// none, and come first.
-    pub fn new(layouts: Vec<(DiskLayout, Vec<String>)>) -> Self {
+    /// Puts the layouts of all disks together. Each device that is made of others comes with how that is; disks come first.
+    pub fn new(layouts: Vec<(DiskLayout, Option<Made>)>) -> Self {
         let mut all = Self { disks: Vec::new(), volumes: Vec::new(), warnings: Vec::new() };
-        let (layouts, names): (Vec<_>, Vec<_>) = layouts.into_iter().unzip();
-        for (DiskLayout { bytes, table, .. }, names) in layouts.iter().zip(names) {
-            all.disks.push(Disk { names, bytes: *bytes, table: table.clone() });
+        let (layouts, made): (Vec<_>, Vec<_>) = layouts.into_iter().unzip();
+        for (DiskLayout { bytes, table, .. }, made) in layouts.iter().zip(made) {
+            all.disks.push(Disk { made, bytes: *bytes, table: table.clone() });
         }
         for (disk, layout) in layouts.into_iter().enumerate() {
             let on = all.disk_name(disk);
@@ -57,20 +110,34 @@ impl Storage {
 
     /// What a disk is called; none when there is only one.
     pub fn disk_name(&self, disk: usize) -> Option<String> {
-        let names = &self.disks.get(disk)?.names;
+        let made = self.disks.get(disk)?.made.as_ref();
         let plain = || format!("disk {}", disk + 1);
-        (self.disks.len() > 1).then(|| names.first().cloned().unwrap_or_else(plain))
+        let name = made.and_then(|made| made.names.first());
+        (self.disks.len() > 1).then(|| name.cloned().unwrap_or_else(plain))
+    }
+
+    /// Where bytes of a disk lie in the end: of a disk where they are, of a device that is made of others once for each
+    /// copy, counted from `start`. A device whose bytes lie in no one place is the end itself.
+    pub fn resolve(&self, disk: usize, start: u64, length: u64) -> Vec<Segment> {
+        let made = self.disks.get(disk).and_then(|disk| disk.made.as_ref());
+        let copies = made.and_then(|made| made.resolve(start, length));
+        let own = || vec![Segment { start: 0, length, disk, offset: start, encrypted: false }];
+        copies.map_or_else(own, |copies| copies.into_iter().flatten().collect())
+    }
+
+    /// Whether devices are made of a volume, and are there.
+    pub fn is_opened(&self, volume: usize) -> bool {
+        self.disks.iter().filter_map(|disk| disk.made.as_ref()).any(|made| made.of.contains(&volume))
     }
 
     /// Which volume a line of the guest's fstab means.
     pub fn find(&self, source: &Source) -> Option<usize> {
-        let plain = self.disks.iter().filter(|disk| disk.names.is_empty()).count();
+        let plain = self.disks.iter().filter(|disk| disk.made.is_none()).count();
         self.volumes.iter().position(|volume| {
-            let names = self.disks.get(volume.disk).map_or(&[][..], |disk| &disk.names);
-            if names.is_empty() {
+            let Some(made) = self.disks.get(volume.disk).and_then(|disk| disk.made.as_ref()) else {
                 return source.matches(volume, volume.disk, plain);
-            }
-            let named = matches!(source, Source::Device(path) if names.contains(path));
+            };
+            let named = matches!(source, Source::Device(path) if made.names.contains(path));
             // No number of a disk: what is made of disks has none.
             (named && volume.partition.is_none()) || source.matches(volume, usize::MAX, usize::MAX)
         })
@@ -90,16 +157,27 @@ mod tests {
 
     #[test]
     fn volumes_know_their_disk_and_one_disk_has_no_name() {
-        let one = Storage::new(vec![(layout(2), vec![])]);
+        let one = Storage::new(vec![(layout(2), None)]);
         assert!(one.volumes.iter().all(|volume| volume.disk == 0 && volume.on.is_none()));
         assert_eq!(one.warnings, ["odd"]);
-        let made = vec!["/dev/mapper/vg-root".to_owned(), "/dev/vg/root".to_owned()];
-        let two = Storage::new(vec![(layout(1), vec![]), (layout(1), made)]);
+        let names = vec!["/dev/mapper/vg-root".to_owned(), "/dev/vg/root".to_owned()];
+        let made = Made { names, of: vec![0], ..Made::default() };
+        let two = Storage::new(vec![(layout(1), None), (layout(1), Some(made))]);
+        assert!(two.is_opened(0) && !two.is_opened(1));
         let names: Vec<_> = two.volumes.iter().map(|volume| volume.on.as_deref().unwrap()).collect();
         assert_eq!(names, ["disk 1", "/dev/mapper/vg-root"]);
         assert_eq!(two.warnings, ["disk 1: odd", "/dev/mapper/vg-root: odd"]);
         let find = |path: &str| two.find(&Source::parse(path, "ext4"));
         assert_eq!((find("/dev/vg/root"), find("/dev/vg/other")), (Some(1), None));
         assert_eq!((find("/dev/sda"), find("/dev/sdb")), (Some(0), None));
+    }
+
+    #[test]
+    fn stretches_are_found_below() {
+        let segment = |start, length, offset| Segment { start, length, disk: 3, offset, encrypted: false };
+        let copies = vec![vec![segment(0, 10, 100), segment(10, 10, 500)]];
+        let made = Made { copies, ..Made::default() };
+        assert_eq!(made.resolve(5, 10), Some(vec![vec![segment(0, 5, 105), segment(5, 5, 500)]]));
+        assert_eq!((made.resolve(15, 6), Made::default().resolve(0, 1)), (None, None));
     }
 }

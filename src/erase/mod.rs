@@ -19,14 +19,14 @@ use std::time::Instant;
 
 use crate::attach::{AttachedDisk, read_storage};
 use crate::disk::{FsState, Storage};
-use crate::error::{Error, ErrorKind, Result, both_values};
+use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::mount::options::{Access, options};
 use crate::mount::place::Place;
 use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
-use extent::Extents;
+use extent::{Extent, Extents};
 use metadata::Act;
 pub use places::SwapFile;
 use policy::{ErasePlan, Policy};
@@ -56,20 +56,26 @@ pub fn erase(
         .and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
     // Closed before anything below the devices is written: they would show what was there.
     let (mut parts, ()) = both_values(found, devices.close())?;
-    // What is made of other disks comes behind them, and is erased first: it knows what of them is in use.
+    let data = data_of(disks)?;
+    // What is made of other disks comes behind them, and lies on top.
     for (index, disk) in disks.iter().enumerate().rev() {
-        let (file, data) = (disk.open()?, disk.all_data()?);
-        let mut free = Vec::new();
-        for part in parts.iter_mut().filter(|part| part.disk == index) {
+        let file = disk.open()?;
+        for part in parts.iter_mut().filter(|part| part.disk == index && plan.policy == Policy::Full) {
             interrupt::check_before("erasing on")?;
-            if plan.policy == Policy::Full {
-                part.walk((&file, &data), Act::Zero)?;
-            }
-            let with_data = part.free.shared_with(&data);
-            part.report.bytes_zeroed = with_data.bytes();
-            free.extend(with_data.iter());
+            part.walk((&file, &data[index]), Act::Zero)?;
         }
-        zero::zero(disk, &file, &Extents::new(free)?, cluster_bytes)?;
+        file.sync_all().context(|| "cannot flush the erased disk")?;
+    }
+    for (index, disk) in disks.iter().enumerate() {
+        let mut free = Vec::new();
+        for part in &mut parts {
+            let own = part.free.iter().filter(|(below, _)| *below == index);
+            for with_data in own.map(|(_, extents)| extents.shared_with(&data[index])) {
+                part.report.bytes_zeroed = part.report.bytes_zeroed.saturating_add(with_data.bytes());
+                free.extend(with_data.iter());
+            }
+        }
+        zero::zero(disk, &Extents::new(free)?, cluster_bytes)?;
     }
     erasure.volumes = parts.into_iter().map(|part| part.report).collect();
     erasure.milliseconds = milliseconds(started);
@@ -94,22 +100,55 @@ pub fn prove(
     let found =
         read_storage(disks).and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
     let (mut parts, ()) = both_values(found, devices.close())?;
+    let data = data_of(disks)?;
+    for part in &mut parts {
+        if let Some(erased) = erasure.volumes.iter().find(|erased| erased.volume == part.report.volume) {
+            take_over(&mut part.report, erased);
+        }
+    }
     for (index, disk) in disks.iter().enumerate() {
-        let (mut file, data) = (disk.open()?, disk.all_data()?);
-        for part in parts.iter_mut().filter(|part| part.disk == index) {
-            if let Some(erased) = erasure.volumes.iter().find(|erased| erased.volume == part.report.volume) {
-                take_over(&mut part.report, erased);
+        let mut file = disk.open()?;
+        for part in &mut parts {
+            if part.disk == index && plan.policy == Policy::Full {
+                part.walk((&file, &data[index]), Act::Count)?;
             }
-            if plan.policy == Policy::Full {
-                part.walk((&file, &data), Act::Count)?;
+            let own = part.free.iter().filter(|(below, _)| *below == index);
+            for with_data in own.map(|(_, extents)| extents.shared_with(&data[index])) {
+                let (nonzero, places) = zero::count_nonzero(&mut file, &with_data)?;
+                part.report.bytes_nonzero = part.report.bytes_nonzero.saturating_add(nonzero);
+                part.report.places.extend(places);
             }
-            let with_data = part.free.shared_with(&data);
-            (part.report.bytes_nonzero, part.report.places) = zero::count_nonzero(&mut file, &with_data)?;
         }
     }
     erasure.volumes = parts.into_iter().map(|part| part.report).collect();
     erasure.proof_milliseconds = milliseconds(started);
     Ok(erasure)
+}
+
+/// What of each disk may hold data. Of what is made of others nobody tells: as far as its bytes lie in one place each and
+/// are not encrypted, what is known of that place is true of them.
+fn data_of(disks: &[AttachedDisk]) -> Result<Vec<Extents>> {
+    let mut known: Vec<Extents> = Vec::with_capacity(disks.len());
+    for disk in disks {
+        let copy = disk.made().and_then(|made| made.copies.first());
+        let plain = copy.filter(|copy| copy.iter().all(|segment| !segment.encrypted));
+        let below = plain.map(|copy| {
+            let pieces = copy.iter().flat_map(|segment| {
+                let lies = known.get(segment.disk).map(|data| {
+                    let inside = data.within(segment.offset, segment.offset.saturating_add(segment.length));
+                    let there = |extent: Extent| segment.start + (extent.start - segment.offset);
+                    inside.iter().map(|extent| Extent { start: there(extent), ..extent }).collect::<Vec<_>>()
+                });
+                lies.unwrap_or_default()
+            });
+            Extents::new(pieces)
+        });
+        known.push(match below {
+            Some(data) => data?,
+            None => disk.all_data()?,
+        });
+    }
+    Ok(known)
 }
 
 /// What only the erasure knew.

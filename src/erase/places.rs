@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -29,8 +30,8 @@ pub(super) struct Part {
     pub(super) disk: usize,
     /// What is known of it so far.
     pub(super) report: VolumeErasure,
-    /// What is free there, in bytes of the disk.
-    pub(super) free: Extents,
+    /// What is free there, where it lies in the end: each disk with its bytes.
+    pub(super) free: Vec<(usize, Extents)>,
     /// The volume, where its metadata can be walked.
     filesystem: Option<(Content, u64, u64)>,
 }
@@ -38,12 +39,22 @@ pub(super) struct Part {
 impl Part {
     fn new(disk: usize, name: String) -> Self {
         let report = VolumeErasure { volume: name, ..VolumeErasure::default() };
-        Self { disk, report, free: Extents::default(), filesystem: None }
+        Self { disk, report, free: Vec::new(), filesystem: None }
     }
 
-    fn take(&mut self, free: Extents) {
+    /// Takes what is free, in bytes of its disk.
+    fn take(&mut self, storage: &Storage, free: &Extents) -> Result<()> {
         (self.report.free_bytes, self.report.extents) = (free.bytes(), free.count());
-        self.free = free;
+        let mut below: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
+        for extent in free.iter() {
+            for lies in storage.resolve(self.disk, extent.start, extent.length) {
+                let place = Extent { start: lies.offset, length: lies.length };
+                below.entry(lies.disk).or_default().push(place);
+            }
+        }
+        self.free =
+            below.into_iter().map(|(disk, all)| Ok((disk, Extents::new(all)?))).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Walks the metadata for what deleted files left there; only `data` of the disk is other than zero. Nothing may be
@@ -109,14 +120,17 @@ pub(super) fn find(
     let mut parts = Vec::new();
     for (index, volume) in storage.volumes.iter().enumerate() {
         let mut part = Part::new(volume.disk, volume_name(volume));
-        let found = free_space(&mut part, volume, devices, probe);
+        let found = match storage.is_opened(index) {
+            true => opened(&mut part, storage, index),
+            false => free_space(&mut part, volume, devices, probe),
+        };
         if let Some(free) = part.judge(found)? {
             let files = || swap_files.iter().filter(|file| file.volume == index).map(|file| &file.place);
             part.report.unproven = files().find_map(|place| place.clone().err()).or(part.report.unproven);
             let swap = files().flatten().flat_map(Extents::iter);
             let tail = if plan.keep_gaps { None } else { tail(volume, devices.disk(volume)?)? };
             let free = Extents::new(free.iter().chain(swap).chain(tail))?;
-            part.take(free.within(0, volume.length).shifted(volume.offset));
+            part.take(storage, &free.within(0, volume.length).shifted(volume.offset))?;
         }
         parts.push(part);
     }
@@ -126,11 +140,20 @@ pub(super) fn find(
             let on = storage.disk_name(index).map_or(String::new(), |name| format!(" of {name}"));
             let mut part = Part::new(index, format!("gaps{on}"));
             part.report.method = "whole".into();
-            part.take(between);
+            part.take(storage, &between)?;
             parts.push(part);
         }
     }
     Ok(parts)
+}
+
+/// Of a volume that others are made of: what belongs to none of them. Those are looked at by themselves.
+fn opened(part: &mut Part, storage: &Storage, index: usize) -> Result<Extents> {
+    part.report.content = storage.volumes[index].superblock.as_ref().map(|it| it.content.name().to_owned());
+    part.report.method = "what is made of it is looked at by itself".into();
+    let made = storage.disks.iter().filter_map(|disk| disk.made.as_ref());
+    let free = made.flat_map(|made| &made.free).filter(|(volume, ..)| *volume == index);
+    Extents::new(free.map(|(_, start, length)| Extent { start: *start, length: *length }))
 }
 
 /// The free space of one volume, in its own bytes.

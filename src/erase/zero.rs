@@ -29,8 +29,9 @@ const PLACES: usize = 20;
 ///
 /// # Errors
 /// When the disk cannot be written.
-pub(super) fn zero(disk: &AttachedDisk, file: &File, free: &Extents, cluster_bytes: u64) -> Result<()> {
-    let (Some(first), Some(last)) = (free.iter().next(), free.iter().last()) else { return flush(file) };
+pub(super) fn zero(disk: &AttachedDisk, free: &Extents, cluster_bytes: u64) -> Result<()> {
+    let (Some(first), Some(last)) = (free.iter().next(), free.iter().last()) else { return Ok(()) };
+    let file = &disk.open()?;
     for extent in free.iter() {
         let first = extent.start.next_multiple_of(cluster_bytes);
         let whole = Extent::between(first, extent.end() / cluster_bytes * cluster_bytes);
@@ -39,14 +40,10 @@ pub(super) fn zero(disk: &AttachedDisk, file: &File, free: &Extents, cluster_byt
         }
     }
     let left = disk.data(Extent::between(first.start, last.end()))?;
-    let zeros = vec![0; CHUNK];
+    let (zeros, mut look) = (vec![0; CHUNK], vec![0; if disk.tells_holes() { 0 } else { CHUNK }]);
     for extent in free.shared_with(&left).iter() {
-        write_zeros(file, extent, &zeros)?;
+        write_zeros(file, extent, &zeros, &mut look)?;
     }
-    flush(file)
-}
-
-fn flush(file: &File) -> Result<()> {
     file.sync_all().context(|| "cannot flush the erased disk")
 }
 
@@ -63,15 +60,22 @@ fn punch(file: &File, extent: Extent) -> Result<bool> {
     }
 }
 
-fn write_zeros(file: &File, extent: Extent, zeros: &[u8]) -> Result<()> {
+/// With room to `look`, only where something else than zeros is read: writing zeros to a hole may fill it.
+fn write_zeros(file: &File, extent: Extent, zeros: &[u8], look: &mut [u8]) -> Result<()> {
     let mut at = extent.start;
     while at < extent.end() {
         interrupt::check_before("erasing on")?;
         // Chunks end at multiples of their size: whole clusters of zeros are seen as such by the image format.
         let end = (at + 1).next_multiple_of(CHUNK as u64).min(extent.end());
         let length = usize::try_from(end - at).unwrap_or(CHUNK);
-        file.write_all_at(&zeros[..length], at)
-            .context(|| format!("cannot erase at byte {at} of the disk"))?;
+        let failed = || format!("cannot erase at byte {at} of the disk");
+        let is_zero = match look.get_mut(..length) {
+            Some(seen) => file.read_exact_at(seen, at).map(|()| nonzero(seen) == 0).context(failed)?,
+            None => false,
+        };
+        if !is_zero {
+            file.write_all_at(&zeros[..length], at).context(failed)?;
+        }
         at = end;
     }
     Ok(())

@@ -28,6 +28,7 @@ struct Candidate {
     place: Place,
     name: String,
     fstab: Vec<u8>,
+    crypttab: Vec<u8>,
 }
 
 /// Finds the guest's root by looking into each filesystem, read-only, and reads its fstab.
@@ -55,8 +56,8 @@ pub fn find_guest(disk: &Storage, devices: &mut Devices, probe: &Path) -> Result
     match names.as_slice() {
         [] => Err(no_guest(disk)),
         [_] => {
-            let Candidate { place, fstab, .. } = candidates.remove(0);
-            with_fstab(disk, place, &fstab)
+            let Candidate { place, fstab, crypttab, .. } = candidates.remove(0);
+            with_fstab(disk, place, (&fstab, &crypttab))
         }
         _ => Err(Error::unsupported(format!(
             "there are {} operating systems in the image: {}",
@@ -135,7 +136,12 @@ fn no_guest(disk: &Storage) -> Error {
         .into_iter()
         .find(|(_, content)| matches!(content.class(), ContentClass::Encrypted | ContentClass::Member));
     match layered {
-        Some((_, content)) => error.hint(format!("systems on {content} are not supported yet")),
+        Some((_, content)) if content.class() == ContentClass::Encrypted => {
+            error.hint(format!("it may be in the {content}: give its key with --key"))
+        }
+        Some((_, content)) => error.hint(format!(
+            "guestseal opens {content} in a virtual machine (--isolate vm), when all disks are given, each with -a"
+        )),
         None => error.hint("is it the disk that the guest boots from?"),
     }
 }
@@ -222,5 +228,6 @@ fn candidate(root: &GuestRoot, volume: &Volume, place: Place) -> Result<Candidat
     let below = place.subvolume.as_ref().map(|name| format!(", subvolume {name}")).unwrap_or_default();
     let name = format!("{} on {}{below}", os.pretty_name, volume_name(volume));
     let fstab = root.read(Path::new("/etc/fstab"))?.unwrap_or_default();
-    Ok(Candidate { place, name, fstab })
+    let crypttab = root.read(Path::new("/etc/crypttab"))?.unwrap_or_default();
+    Ok(Candidate { place, name, fstab, crypttab })
 }

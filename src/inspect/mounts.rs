@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{check_state, volume_name};
 use crate::disk::fstab::{self, FstabEntry, Source};
-use crate::disk::{Content, Storage};
+use crate::disk::{Content, Made, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::options::{Access, options};
 use crate::mount::place::{GuestLayout, Place};
@@ -16,6 +16,9 @@ use crate::sys::tool;
 /// stayed there would not be removed.
 const ESSENTIAL: [&str; 9] = ["/boot", "/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"];
 
+/// The most lines of crypttab that are looked at.
+const CRYPTTAB_MAX: usize = 1024;
+
 /// More notes than this are no news to anybody.
 const NOTES_MAX: usize = 20;
 
@@ -23,7 +26,13 @@ const NOTES_MAX: usize = 20;
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when a part of the system lives where guestseal cannot go, or nobody can tell.
-pub(super) fn with_fstab(disk: &Storage, root: Place, fstab: &[u8]) -> Result<GuestLayout> {
+pub(super) fn with_fstab(
+    disk: &Storage,
+    root: Place,
+    (fstab, crypttab): (&[u8], &[u8]),
+) -> Result<GuestLayout> {
+    let names = Names { disk, aliases: aliases(disk, crypttab) };
+    let disk = &names;
     let fstab = fstab::parse(fstab);
     if fstab.beyond_bounds {
         return Err(Error::unsupported("the guest's /etc/fstab is too large to tell what it mounts")
@@ -62,15 +71,48 @@ pub(super) fn with_fstab(disk: &Storage, root: Place, fstab: &[u8]) -> Result<Gu
     Ok(layout)
 }
 
+/// The volumes by the names that fstab has for them.
+struct Names<'a> {
+    disk: &'a Storage,
+    /// Devices of the mapper by crypttab(5), with the volume.
+    aliases: Vec<(String, usize)>,
+}
+
+impl Names<'_> {
+    fn find(&self, source: &Source) -> Option<usize> {
+        self.disk.find(source).or_else(|| {
+            let Source::Device(path) = source else { return None };
+            self.aliases.iter().find(|(name, _)| name == path).map(|(_, volume)| *volume)
+        })
+    }
+}
+
+/// What crypttab(5) calls the opened volumes. One that it does not understand has no name by it.
+fn aliases(disk: &Storage, crypttab: &[u8]) -> Vec<(String, usize)> {
+    let text = String::from_utf8_lossy(crypttab);
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).take(CRYPTTAB_MAX);
+    lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (name, source) = (words.next()?, words.next()?);
+            let encrypted = disk.find(&Source::parse(source, ""))?;
+            let made = |made: &Made| made.of == [encrypted];
+            let opened = disk.disks.iter().position(|disk| disk.made.as_ref().is_some_and(made))?;
+            let volume = disk.volumes.iter().position(|volume| volume.disk == opened)?;
+            Some((format!("/dev/mapper/{name}"), volume))
+        })
+        .collect()
+}
+
 /// A note when fstab has another root than the volume on which the system was found. What boots is for the kernel's
 /// command line to say.
-fn other_root(disk: &Storage, entry: &FstabEntry, root: &Place) -> Option<String> {
+fn other_root(disk: &Names<'_>, entry: &FstabEntry, root: &Place) -> Option<String> {
     let other = disk.find(&entry.source);
     let other = other.filter(|index| *index != root.volume)?;
     Some(format!(
         "the guest's /etc/fstab has {} as its root, but the system is on {}",
-        volume_name(&disk.volumes[other]),
-        volume_name(&disk.volumes[root.volume])
+        volume_name(&disk.disk.volumes[other]),
+        volume_name(&disk.disk.volumes[root.volume])
     ))
 }
 
@@ -81,7 +123,7 @@ fn is_essential(point: &Path) -> bool {
 }
 
 /// None for another name of what is sealed by its first one.
-fn place_of(disk: &Storage, entry: &FstabEntry) -> Result<Option<Place>, String> {
+fn place_of(disk: &Names<'_>, entry: &FstabEntry) -> Result<Option<Place>, String> {
     if entry.is_bind() {
         return bound(entry).map(|()| None);
     }
@@ -90,7 +132,7 @@ fn place_of(disk: &Storage, entry: &FstabEntry) -> Result<Option<Place>, String>
     }
     let index = disk.find(&entry.source);
     let index = index.ok_or_else(|| "is on a volume that the image does not have".to_owned())?;
-    let volume = &disk.volumes[index];
+    let volume = &disk.disk.volumes[index];
     let content = volume.superblock.as_ref().map(|superblock| superblock.content);
     let content =
         content.ok_or_else(|| format!("is on {}, which holds nothing known", volume_name(volume)))?;

@@ -3,17 +3,22 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::protocol::{Finish, FromMachine, Opened, ToMachine};
+use super::protocol::{Finish, FromMachine, Opened, Prepare, ToMachine};
 use crate::attach::{AttachedDisk, DataSource};
+use crate::disk::Made;
 use crate::erase::extent::Extents;
+use crate::erase::policy::ErasePlan;
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, erase, prove};
 use crate::error::{Context, Error, Result};
+use crate::mount::options::Access;
 use crate::operation::unchecked;
 use crate::report::{Event, Observer};
 use crate::session::{Attachment, Handling, Session};
+use crate::stack::key::Key;
+use crate::stack::{Opening, Stack};
 use crate::vm::init::{Disk, Inside};
 use crate::worker::parent::relay;
 use crate::worker::protocol::{Broken, Start, read_message, write_message};
@@ -25,7 +30,8 @@ use crate::worker::protocol::{Broken, Start, read_message, write_message};
 pub fn serve(inside: Inside) -> Result<()> {
     let Inside { mut channel, disks, .. } = inside;
     let own = channel.try_clone().context(|| "cannot keep the channel")?;
-    let mut agent = Agent { channel: own, disks, session: None };
+    let (made, stack) = (Vec::new(), Stack::default());
+    let mut agent = Agent { channel: own, disks, session: None, made, stack };
     loop {
         let ask = match unchecked(|| read_message(&mut channel)) {
             Ok(ask) => ask,
@@ -88,11 +94,15 @@ struct Agent {
     channel: File,
     disks: Vec<Disk>,
     session: Option<Session>,
+    /// What was made of the disks, in their order.
+    made: Vec<(PathBuf, Made)>,
+    stack: Stack,
 }
 
 impl Agent {
     fn answer(&mut self, ask: ToMachine<'_>, host: &mut Host<'_>) -> Result<FromMachine> {
         match ask {
+            ToMachine::Prepare(prepare) => self.prepare(prepare, host),
             ToMachine::Open(handling) => self.open(handling, host),
             ToMachine::Edit(start) => self.edit(*start, host),
             ToMachine::Data(_) => Err(Error::failed("nobody asked where a disk has data")),
@@ -100,17 +110,31 @@ impl Agent {
         }
     }
 
-    fn attach(&self, read_only: bool) -> Result<Attachment> {
+    fn prepare(&mut self, prepare: Prepare, host: &mut Host<'_>) -> Result<FromMachine> {
+        let Prepare { keys, degraded, read_only } = prepare;
+        let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
+        let mut disks = self.devices(read_only)?;
+        self.stack = Stack::open(&mut disks, &Opening { keys: &keys, degraded, read_only }, host)?;
+        let made = |disk: &AttachedDisk| Some((disk.path().to_path_buf(), disk.made()?.clone()));
+        self.made = disks.iter().filter_map(made).collect();
+        Ok(FromMachine::Prepared)
+    }
+
+    /// The disks, and what was made of them.
+    fn devices(&self, read_only: bool) -> Result<Vec<AttachedDisk>> {
         let device = |(index, disk): (usize, &Disk)| {
             let channel = self.channel.try_clone().context(|| "cannot keep the channel")?;
-            let device = AttachedDisk::device(disk.path.clone(), Vec::new(), read_only || disk.read_only);
+            let device = AttachedDisk::device(disk.path.clone(), None, read_only || disk.read_only);
             Ok(device.with_data_from(Box::new(AskHost { channel, disk: index })))
         };
-        Attachment::of(self.disks.iter().enumerate().map(device).collect::<Result<_>>()?)
+        let made = |(path, made): &(PathBuf, Made)| {
+            Ok(AttachedDisk::device(path.clone(), Some(made.clone()), read_only))
+        };
+        self.disks.iter().enumerate().map(device).chain(self.made.iter().map(made)).collect()
     }
 
     fn open(&mut self, handling: Handling, host: &mut Host<'_>) -> Result<FromMachine> {
-        let attachment = self.attach(false)?;
+        let attachment = Attachment::of(self.devices(handling.access == Access::Look)?)?;
         let storage = attachment.storage()?;
         let session = Session::open(attachment, storage, handling, host)?;
         let (_, _, mount_points) = session.guest();
@@ -141,15 +165,28 @@ impl Agent {
                 })?
                 .1;
         }
-        let Some(plan) = finish.prove else { return Ok(erasure) };
+        if let Some(plan) = finish.prove {
+            erasure = self.prove(plan, &swap_files, erasure, host)?;
+        }
+        std::mem::take(&mut self.stack).close().map(|()| erasure)
+    }
+
+    /// Everything is read from the disks again, and nothing is written.
+    fn prove(
+        &self,
+        plan: ErasePlan,
+        swap_files: &[SwapFile],
+        mut erasure: Erasure,
+        host: &mut Host<'_>,
+    ) -> Result<Erasure> {
         erasure.policy = plan.policy;
-        let attachment = self.attach(true)?;
+        let attachment = Attachment::of(self.devices(true)?)?;
         for disk in attachment.disks() {
             disk.read_anew()?;
         }
         let proof = attachment
             .probe()
-            .and_then(|probe| prove(attachment.disks(), &probe, plan, &swap_files, erasure, host));
+            .and_then(|probe| prove(attachment.disks(), &probe, plan, swap_files, erasure, host));
         attachment.close_after(proof)
     }
 }

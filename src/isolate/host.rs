@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::protocol::{Finish, FromMachine, Opened, ToMachine};
+use super::protocol::{Finish, FromMachine, Opened, Prepare, ToMachine};
 use crate::apply::Mode;
 use crate::erase::report::Erasure;
 use crate::error::{Error, Result};
@@ -27,6 +27,31 @@ const MOST_PIECES: u64 = 1 << 18;
 /// The files behind one disk of the machine; none when only qemu knows what they hold.
 pub type Files = Option<Arc<DiskFiles>>;
 
+/// A machine whose disks are opened, down to the filesystems.
+#[derive(Debug)]
+pub struct Prepared {
+    machine: Machine,
+    files: Vec<Files>,
+}
+
+impl Prepared {
+    /// Has a machine open what lies below filesystems.
+    ///
+    /// # Errors
+    /// When the machine fails, or something that should be whole is not.
+    pub fn new(
+        mut machine: Machine,
+        files: Vec<Files>,
+        prepare: Prepare,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        match ask(&mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
+            FromMachine::Prepared => Ok(Self { machine, files }),
+            _ => Err(wrong(&mut machine)),
+        }
+    }
+}
+
 /// A guest that is mounted in a machine.
 #[derive(Debug)]
 pub struct MachineSession {
@@ -41,12 +66,8 @@ impl MachineSession {
     ///
     /// # Errors
     /// When the machine fails or the guest is not one that guestseal understands.
-    pub fn open(
-        mut machine: Machine,
-        files: Vec<Files>,
-        handling: Handling,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
+    pub fn open(prepared: Prepared, handling: Handling, observer: &mut dyn Observer) -> Result<Self> {
+        let Prepared { mut machine, files } = prepared;
         match ask(&mut machine, &files, &ToMachine::Open(handling), observer)? {
             FromMachine::Opened(opened) => Ok(Self { machine, files, opened: *opened }),
             _ => Err(wrong(&mut machine)),
@@ -86,7 +107,7 @@ impl MachineSession {
     /// When something could not be written, and those of the machine.
     pub fn finish(self, finish: Finish, observer: &mut dyn Observer) -> Result<(Opened, Erasure)> {
         let Self { machine, files, opened } = self;
-        finished(machine, &files, finish, observer).map(|erasure| (opened, erasure))
+        finished(Prepared { machine, files }, finish, observer).map(|erasure| (opened, erasure))
     }
 }
 
@@ -94,13 +115,9 @@ impl MachineSession {
 ///
 /// # Errors
 /// Those of the machine.
-pub fn finished(
-    mut machine: Machine,
-    files: &[Files],
-    finish: Finish,
-    observer: &mut dyn Observer,
-) -> Result<Erasure> {
-    match ask(&mut machine, files, &ToMachine::Finish(finish), observer)? {
+pub fn finished(prepared: Prepared, finish: Finish, observer: &mut dyn Observer) -> Result<Erasure> {
+    let Prepared { mut machine, files } = prepared;
+    match ask(&mut machine, &files, &ToMachine::Finish(finish), observer)? {
         FromMachine::Finished(erasure) => machine.close().map(|()| *erasure),
         _ => Err(wrong(&mut machine)),
     }

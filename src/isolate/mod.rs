@@ -17,11 +17,17 @@ use crate::error::Result;
 use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
 use crate::report::{Event, Observer};
+use crate::stack::key::Key;
 use crate::sys::tool;
 use crate::vm::cache::Cache;
 use crate::vm::initramfs::Contents;
 use crate::vm::kernel::Kernel;
 use crate::vm::{MEMORY, Machine, MachineSpec, START_PATIENCE};
+use host::Prepared;
+use protocol::Prepare;
+
+/// Memory of a machine that opens encrypted volumes, in megabytes.
+const MEMORY_WITH_KEYS: u32 = 1536;
 
 /// Whether guests are worked on in a machine of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -44,6 +50,10 @@ pub struct Isolation {
     pub kernel: Option<PathBuf>,
     /// Where what takes long to make is kept.
     pub cache: PathBuf,
+    /// Keys for encrypted volumes.
+    pub keys: Vec<Key>,
+    /// Whether arrays that lack a member are taken.
+    pub degraded: bool,
 }
 
 impl Isolation {
@@ -75,25 +85,30 @@ impl Isolation {
         })
     }
 
-    /// Starts a machine with these disks.
+    /// Starts a machine with these disks and has it open what lies on them.
     ///
     /// # Errors
     /// [`crate::ErrorKind::HostLacks`] without qemu or a kernel; failed when it does not start.
-    pub fn start(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Machine> {
+    pub fn start(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Prepared> {
         observer.event(Event::Stage("starting a virtual machine"));
         let kernel = Kernel::find(self.kernel.as_deref())?;
         let cache = Cache::open(&self.cache)?;
-        Machine::start(&MachineSpec {
+        let machine = Machine::start(&MachineSpec {
             kernel: &kernel,
             program: Path::new("/proc/self/exe"),
             cache: &cache,
             disks,
             contents: Contents::Stack,
-            memory: MEMORY,
+            // Key derivation takes what memory it was told to when the volume was made, most often a gigabyte.
+            memory: if self.keys.is_empty() { MEMORY } else { MEMORY_WITH_KEYS },
             processors: 1,
             words: "",
             patience: START_PATIENCE,
-        })
+        })?;
+        let files = disks.iter().map(|disk| disk.files.clone()).collect();
+        let keys = self.keys.iter().map(Into::into).collect();
+        let read_only = disks.iter().all(|disk| disk.read_only);
+        Prepared::new(machine, files, Prepare { keys, degraded: self.degraded, read_only }, observer)
     }
 }
 

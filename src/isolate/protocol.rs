@@ -13,13 +13,15 @@ use crate::erase::report::Erasure;
 use crate::guest::path_serde;
 use crate::repair::Repair;
 use crate::session::{Handling, Inspection};
-use crate::worker::WireError;
 use crate::worker::protocol::{FromWorker, Start};
+use crate::worker::{WireError, WireKey};
 
 /// What the host asks for.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToMachine<'a> {
+    /// Open what lies below filesystems. Answered by [`FromMachine::Prepared`].
+    Prepare(Prepare),
     /// Find the guest and mount it. Answered by [`FromMachine::Opened`].
     Open(Handling),
     /// Have a worker edit it. Answered by what the worker says, and [`FromMachine::Edited`].
@@ -28,6 +30,18 @@ pub enum ToMachine<'a> {
     Data(Option<Vec<Extent>>),
     /// Unmount it, erase and prove. Answered by [`FromMachine::Finished`].
     Finish(Finish),
+}
+
+/// How the disks are opened.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Prepare {
+    /// Keys for what is encrypted.
+    pub keys: Vec<WireKey>,
+    /// Whether arrays that lack a member are taken.
+    pub degraded: bool,
+    /// Whether nothing is written.
+    pub read_only: bool,
 }
 
 /// What is done when the guest is not, or no longer, mounted.
@@ -57,6 +71,8 @@ pub enum FromMachine {
     Warning(String),
     /// Where does this disk have data? What was written is flushed.
     WhereIsData(usize),
+    /// What could be opened is.
+    Prepared,
     /// The guest is mounted.
     Opened(Box<Opened>),
     /// What the worker says.

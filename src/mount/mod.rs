@@ -19,7 +19,7 @@ use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
 use crate::disk::{Content, Volume};
 use crate::error::{Context, Error, Result, all, both};
-use crate::sys::ioctl::LoopWindow;
+use crate::sys::ioctl::{LoopWindow, forget_pages};
 use crate::sys::partitions::find_partition;
 use crate::sys::trouble;
 use options::{Access, options};
@@ -113,7 +113,12 @@ impl Devices {
         self.loops.iter().map(|(_, _, device)| device.path()).try_for_each(flush)?;
         // A partition's own pages were written out when it was unmounted.
         let own = self.disks.iter().filter_map(|source| source.device.as_deref());
-        own.into_iter().try_for_each(flush)
+        own.into_iter().try_for_each(|path| {
+            flush(path)?;
+            // Its partitions have pages of their own: what they wrote is not in those of the disk.
+            let opened = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+            forget_pages(opened).context(|| format!("cannot read {} anew", path.display()))
+        })
     }
 
     /// Flushes and detaches all, and flushes the disk. Nothing may be mounted.

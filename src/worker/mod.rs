@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use wire::{WireError, WirePassword, WirePrints};
+pub use wire::{WireError, WireKey, WirePassword, WirePrints};
 
 use crate::apply::{Host, Mode, apply};
 use crate::erase::fingerprint::sample::Sampler;

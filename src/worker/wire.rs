@@ -13,6 +13,7 @@ use crate::erase::fingerprint::{Coverage, Fingerprints, WINDOW, Window};
 use crate::error::{Error, ErrorKind};
 use crate::guest::password::PasswordChange;
 use crate::guest::secret::Secret;
+use crate::stack::key::{Key, KeyBytes};
 
 /// The most of an error's text that crosses, in bytes. A guest chooses how long its names are.
 const TEXT_LIMIT: usize = 64 << 10;
@@ -169,6 +170,35 @@ impl fmt::Debug for WirePrints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes of {:?}", self.windows.len(), self.coverage)
     }
+}
+
+/// A key with its volume. As with passwords, here it is written out, for the one pipe to the machine that opens the volume.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WireKey {
+    volume: String,
+    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
+    bytes: KeyBytes,
+}
+
+impl From<&Key> for WireKey {
+    fn from(key: &Key) -> Self {
+        Self { volume: key.volume.clone(), bytes: key.bytes.clone() }
+    }
+}
+
+impl From<WireKey> for Key {
+    fn from(WireKey { volume, bytes }: WireKey) -> Self {
+        Self { volume, bytes }
+    }
+}
+
+fn write_key<S: Serializer>(key: &KeyBytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Hex(key.expose()))
+}
+
+fn read_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyBytes, D::Error> {
+    deserializer.deserialize_str(Digits).map(|bytes| KeyBytes::new(bytes.to_vec()))
 }
 
 fn write_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

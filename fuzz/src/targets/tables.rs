@@ -109,6 +109,6 @@ fn check(layout: &DiskLayout, bytes: u64) {
         assert!(numbers.first() != Some(&0));
         assert!(table.partitions.iter().all(|partition| partition.length > 0 && partition.end() <= bytes));
     }
-    let storage = disk::Storage::new(vec![(layout.clone(), Vec::new())]);
+    let storage = disk::Storage::new(vec![(layout.clone(), None)]);
     assert!(serde_json::to_vec(&storage).expect("it can be shown").len() <= 4 << 20);
 }

@@ -143,7 +143,7 @@ fn a_disk_that_cannot_be_read() {
 fn the_form_of_the_json() {
     let mut disk = with_mbr(&[(0, (0x83, 2048, 8192))]);
     put_ext2(&mut disk, 2048 * 512, 16, 2);
-    let storage = super::super::Storage::new(vec![(read_all(&mut disk).unwrap(), Vec::new())]);
+    let storage = super::super::Storage::new(vec![(read_all(&mut disk).unwrap(), None)]);
     let json = serde_json::to_value(storage).unwrap();
     assert_eq!(json["disks"][0]["table"]["kind"], "mbr");
     assert_eq!(json["disks"][0]["table"]["partitions"][0]["type-id"], "0x83");

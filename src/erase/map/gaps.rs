@@ -41,7 +41,7 @@ mod tests {
             warnings: Vec::new(),
             own,
         };
-        Disk { names: Vec::new(), bytes: 10_000, table: Some(table) }
+        Disk { made: None, bytes: 10_000, table: Some(table) }
     }
 
     #[test]

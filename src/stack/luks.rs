@@ -1,0 +1,73 @@
+//! Encrypted volumes, opened by cryptsetup(8). The key goes through a pipe and nowhere else.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use super::{Below, Device, Layer, name};
+use crate::disk::{Content, Made, Volume};
+use crate::error::Result;
+use crate::sys::tool::Tool;
+
+/// cryptsetup(8): no key fits.
+const NO_KEY: i32 = 2;
+const WORDS: [&str; 6] = ["open", "--type", "luks", "--key-file", "-", "--batch-mode"];
+
+pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
+    let is_luks = |volume: &Volume| {
+        let content = volume.superblock.as_ref().map(|superblock| superblock.content);
+        matches!(content, Some(Content::Luks1 | Content::Luks2))
+    };
+    let found: Vec<usize> = below.unopened(is_luks).into_iter().map(|(index, _)| index).collect();
+    let mut devices = Vec::new();
+    for index in found {
+        devices.extend(open_one(below, index)?);
+    }
+    Ok(devices)
+}
+
+/// None when there is no key for it: it stays shut.
+fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
+    let volume = &below.storage.volumes[index];
+    let keys: Vec<_> = below.opening.keys.iter().filter(|key| key.fits(below.storage, volume)).collect();
+    let uuid = volume.superblock.as_ref().and_then(|superblock| superblock.uuid.clone());
+    let mapper = format!("luks-{}", uuid.unwrap_or_else(|| index.to_string()));
+    let node = below.node(volume)?;
+    let readings = keys.iter().flat_map(|key| key.bytes.readings());
+    let mut tried = 0;
+    for reading in readings {
+        tried += 1;
+        let mut words: Vec<&str> = WORDS.to_vec();
+        if below.opening.read_only {
+            words.push("--readonly");
+        } else {
+            words.push("--allow-discards");
+        }
+        let mut child = Tool::find("cryptsetup")?
+            .spawn()
+            .env("DM_DISABLE_UDEV", "1")
+            .args(words)
+            .arg(&node)
+            .arg(&mapper)
+            .stdin(Stdio::piped())
+            .spawn()?;
+        if let Some(mut pipe) = child.take_stdin() {
+            // One that ends without reading it says why by its exit.
+            let _ = pipe.write_all(reading);
+        }
+        let exit = child.wait()?;
+        if exit.status.code() == Some(NO_KEY) {
+            continue;
+        }
+        exit.success().map_err(|error| error.within(format!("cannot open {}", name(volume))))?;
+        below.stack.layers.push(Layer::Encrypted(mapper.clone()));
+        let path = Path::new("/dev/mapper").join(&mapper);
+        let names = vec![path.display().to_string()];
+        let copies = below.copies(&mapper)?;
+        return Ok(Some(Device { path, made: Made { names, copies, of: vec![index], free: Vec::new() } }));
+    }
+    let why = if tried == 0 { "no key was given for it" } else { "no key that was given fits" };
+    let text = format!("{} is encrypted and stays shut: {why} (--key)", name(volume));
+    below.warn(&text);
+    Ok(None)
+}

@@ -1,0 +1,182 @@
+//! Volume groups of LVM2, activated by lvm(8). In a machine of our own a group's name collides with no other's.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Below, Device, Layer, run};
+use crate::disk::{Content, Made, Volume};
+use crate::error::{Context, Error, Result};
+
+const UNITS: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
+
+/// A logical volume, as `lvs` reports it.
+#[derive(Debug, Deserialize)]
+struct Logical {
+    vg_name: String,
+    lv_dm_path: String,
+    lv_path: String,
+    lv_active: String,
+    lv_role: String,
+    lv_layout: String,
+}
+
+/// A stretch of a physical volume, as `pvs --segments` reports it.
+#[derive(Debug, Deserialize)]
+struct Stretch {
+    pv_name: String,
+    vg_name: String,
+    vg_extent_size: String,
+    vg_missing_pv_count: String,
+    pe_start: String,
+    pvseg_start: String,
+    pvseg_size: String,
+    segtype: String,
+}
+
+pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
+    let is_physical = |volume: &Volume| {
+        volume.superblock.as_ref().is_some_and(|superblock| superblock.content == Content::LvmPv)
+    };
+    let found: Vec<usize> = below.unopened(is_physical).into_iter().map(|(index, _)| index).collect();
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut nodes = Vec::new();
+    for index in found {
+        nodes.push((device_of(&below.node(&below.storage.volumes[index])?), index));
+    }
+    let stretches = stretches(&report(
+        "pvs",
+        &["--segments"],
+        "pv_name,vg_name,vg_extent_size,vg_missing_pv_count,pe_start,pvseg_start,pvseg_size,segtype",
+    )?)?;
+    let mut devices = Vec::new();
+    let mut groups: Vec<&str> = stretches.iter().map(|stretch| stretch.vg_name.as_str()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    for group in groups.into_iter().filter(|group| !group.is_empty()) {
+        let of_group = || stretches.iter().filter(|stretch| stretch.vg_name == group);
+        let volume_of = |stretch: &Stretch| {
+            nodes.iter().find(|(node, _)| *node == device_of(Path::new(&stretch.pv_name)))
+        };
+        // Of what lies on a layer that is not open yet, or is open already.
+        if !of_group().any(|stretch| volume_of(stretch).is_some()) {
+            continue;
+        }
+        if of_group().any(|stretch| stretch.vg_missing_pv_count.trim() != "0") {
+            return Err(Error::unsupported(format!("the volume group {group} lacks physical volumes"))
+                .hint("give all its disks, each with -a"));
+        }
+        let (mut of, mut free) = (Vec::new(), Vec::new());
+        for stretch in of_group() {
+            let Some((_, volume)) = volume_of(stretch) else { continue };
+            of.push(*volume);
+            free.extend(stretch.free().map(|(start, length)| (*volume, start, length)));
+        }
+        of.sort_unstable();
+        of.dedup();
+        devices.extend(activate(below, group, &of, free)?);
+    }
+    Ok(devices)
+}
+
+fn activate(
+    below: &mut Below<'_>,
+    group: &str,
+    of: &[usize],
+    mut free: Vec<(usize, u64, u64)>,
+) -> Result<Vec<Device>> {
+    let what = || format!("cannot activate the volume group {group}");
+    below.stack.layers.push(Layer::Group(group.to_owned()));
+    run("lvm", &["vgchange", "-q", "-ay", "--activationmode", "complete", group])
+        .map_err(|error| error.within(what()))?;
+    run("lvm", &["vgmknodes", "-q", group]).map_err(|error| error.within(what()))?;
+    let list = report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout")?;
+    let volumes: Vec<Logical> = rows(&list, "lv")?;
+    let mut devices = Vec::new();
+    for volume in volumes.iter().filter(|volume| volume.vg_name == group && volume.is_data()) {
+        if volume.lv_active != "active" {
+            return Err(Error::failed(format!("{} did not become active", volume.lv_path)).within(what()));
+        }
+        let mapper =
+            Path::new(&volume.lv_dm_path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let copies = below.copies(&mapper)?;
+        let names = vec![volume.lv_dm_path.clone(), volume.lv_path.clone()];
+        let made = Made { names, copies, of: of.to_vec(), free: std::mem::take(&mut free) };
+        devices.push(Device { path: PathBuf::from(&volume.lv_dm_path), made });
+    }
+    Ok(devices)
+}
+
+impl Logical {
+    /// Whether the guest keeps data in it itself: pools are what others are made of.
+    fn is_data(&self) -> bool {
+        let has = |list: &str, word: &str| list.split(',').any(|other| other == word);
+        has(&self.lv_role, "public") && !has(&self.lv_layout, "pool") && !self.lv_path.is_empty()
+    }
+}
+
+impl Stretch {
+    /// The bytes of the physical volume that belong to nothing.
+    fn free(&self) -> Option<(u64, u64)> {
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let extent = number(&self.vg_extent_size)?;
+        let start = number(&self.pvseg_start)?.checked_mul(extent)?.checked_add(number(&self.pe_start)?)?;
+        let length = number(&self.pvseg_size)?.checked_mul(extent)?;
+        (self.segtype == "free" && length > 0).then_some((start, length))
+    }
+}
+
+fn report(command: &str, words: &[&str], columns: &str) -> Result<String> {
+    let mut all = vec![command];
+    all.extend(UNITS);
+    all.extend(["-o", columns]);
+    all.extend(words);
+    run("lvm", &all).map_err(|error| error.within("cannot list volume groups"))
+}
+
+fn stretches(text: &str) -> Result<Vec<Stretch>> {
+    let found = rows(text, "pvseg")?;
+    if found.is_empty() { rows(text, "pv") } else { Ok(found) }
+}
+
+/// The rows of one kind in a report.
+fn rows<T: for<'de> Deserialize<'de>>(text: &str, kind: &str) -> Result<Vec<T>> {
+    let failed = || "LVM's report is not understood";
+    let report: Value = serde_json::from_str(text).context(failed)?;
+    let parts = report["report"].as_array().into_iter().flatten();
+    let rows = parts.filter_map(|part| part[kind].as_array()).flatten();
+    rows.map(|row| serde_json::from_value(row.clone()).context(failed)).collect()
+}
+
+/// A device by the name that the kernel has for it.
+fn device_of(node: &Path) -> PathBuf {
+    std::fs::canonicalize(node).unwrap_or_else(|_| node.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_lvm() {
+        let text = r#"{"report":[{"pvseg":[{"pv_name":"/dev/vda2","vg_name":"vg0","vg_extent_size":"4194304",
+            "vg_missing_pv_count":"0","pe_start":"1048576","pvseg_start":"3","pvseg_size":"2","segtype":"free"},
+            {"pv_name":"/dev/vda2","vg_name":"vg0","vg_extent_size":"4194304","vg_missing_pv_count":"0",
+            "pe_start":"1048576","pvseg_start":"0","pvseg_size":"3","segtype":"linear"}]}]}"#;
+        let free: Vec<_> = stretches(text).unwrap().iter().filter_map(Stretch::free).collect();
+        assert_eq!(free, [(3 * 4_194_304 + 1_048_576, 2 * 4_194_304)]);
+        assert!(rows::<Stretch>("{", "pv").is_err());
+        let pool = Logical {
+            vg_name: "v".into(),
+            lv_dm_path: "/dev/mapper/v-p".into(),
+            lv_path: String::new(),
+            lv_active: "active".into(),
+            lv_role: "private".into(),
+            lv_layout: "thin,pool".into(),
+        };
+        assert!(!pool.is_data());
+    }
+}

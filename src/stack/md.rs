@@ -1,0 +1,125 @@
+//! Software RAID: the members of each array by its UUID, put together by mdadm(8).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Below, Device, Layer, name, run};
+use crate::disk::{Content, Made, Segment, Superblock};
+use crate::error::{Context, Error, Result};
+
+/// The number of the first array; the kernel and distributions count down from it.
+const FIRST: usize = 127;
+
+pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
+    let is_member = |superblock: &Superblock| superblock.content == Content::MdMember;
+    let mut arrays: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (index, volume) in below.unopened(|volume| volume.superblock.as_ref().is_some_and(is_member)) {
+        let uuid = volume.superblock.as_ref().and_then(|superblock| superblock.uuid.clone());
+        arrays.entry(uuid.unwrap_or_default()).or_default().push(index);
+    }
+    arrays.into_values().map(|members| assemble(below, members)).collect()
+}
+
+fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
+    let used = below.stack.layers.iter().filter(|layer| matches!(layer, Layer::Array(_))).count();
+    let path = PathBuf::from(format!("/dev/md{}", FIRST - used.min(FIRST)));
+    let volumes: Vec<_> = members.iter().map(|index| &below.storage.volumes[*index]).collect();
+    let names: Vec<_> = volumes.iter().map(|volume| name(volume)).collect();
+    let what = format!("the array on {}", names.join(", "));
+    let nodes = volumes.iter().map(|volume| below.node(volume)).collect::<Result<Vec<_>>>()?;
+    let mut words = vec!["--assemble".to_owned(), path.display().to_string(), "--no-degraded".to_owned()];
+    if below.opening.degraded {
+        words.pop();
+        words.push("--run".to_owned());
+    }
+    if below.opening.read_only {
+        words.push("--readonly".to_owned());
+    }
+    words.extend(nodes.iter().map(|node| node.display().to_string()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let label = volumes.iter().find_map(|volume| volume.superblock.as_ref()?.label.clone());
+    let started = run("mdadm", &words);
+    // Told before anything else fails, so that it is stopped again: a part of it may be there.
+    below.stack.layers.push(Layer::Array(path.clone()));
+    let missing = started.is_err() || missing_members(&path)? > 0;
+    if missing && !below.opening.degraded {
+        let error = Error::unsupported(format!("{what} lacks members, or cannot be put together"))
+            .hint("give all its disks, each with -a; --degraded takes it as it is");
+        return Err(match started {
+            Err(cause) => error.caused_by(cause),
+            Ok(_) => error,
+        });
+    }
+    started.map_err(|error| error.within(format!("cannot put {what} together")))?;
+    if missing {
+        below.warn(&format!("{what} lacks members: what they hold is not sealed"));
+    }
+    let copies = mirrored(below, &path, &members)?;
+    let names = guest_names(&path, label.as_deref());
+    Ok(Device { made: Made { names, copies, of: members, free: Vec::new() }, path })
+}
+
+/// How many members the running array lacks.
+fn missing_members(path: &Path) -> Result<u64> {
+    let folder = Path::new("/sys/class/block").join(path.file_name().unwrap_or_default()).join("md");
+    match fs::read_to_string(folder.join("degraded")) {
+        Ok(text) => text.trim().parse().context(|| "cannot tell whether the array is whole"),
+        // RAID 0 and linear arrays have no such thing: they are whole or not there.
+        Err(_) => Ok(0),
+    }
+}
+
+/// Where each member of a mirror keeps its copy; empty for arrays that spread bytes over their members.
+fn mirrored(below: &Below<'_>, path: &Path, members: &[usize]) -> Result<Vec<Vec<Segment>>> {
+    let array = Path::new("/sys/class/block").join(path.file_name().unwrap_or_default());
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+        Ok::<_, Error>(text.trim().to_owned())
+    };
+    let sectors = |path: PathBuf| {
+        let number = read(path)?.parse::<u64>().context(|| "the array's size is no number")?;
+        Ok::<_, Error>(number.saturating_mul(512))
+    };
+    if read(array.join("md/level"))? != "raid1" {
+        return Ok(Vec::new());
+    }
+    let length = sectors(array.join("size"))?;
+    let mut copies = Vec::new();
+    for member in members {
+        let volume = &below.storage.volumes[*member];
+        let node = below.node(volume)?;
+        let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let start = sectors(array.join(format!("md/dev-{name}/offset")))?;
+        let at = volume.offset.saturating_add(start);
+        let Some(lies) = below.resolve(volume.disk, at, length) else { return Ok(Vec::new()) };
+        copies.extend(lies);
+    }
+    Ok(copies)
+}
+
+/// The array's own name is `HOST:NAME` or `NAME`, most often a number.
+fn guest_names(path: &Path, label: Option<&str>) -> Vec<String> {
+    let mut names = vec![path.display().to_string()];
+    if let Some(own) = label.map(|label| label.rsplit(':').next().unwrap_or(label)) {
+        names.push(format!("/dev/md/{own}"));
+        if own.parse::<u16>().is_ok() {
+            names.insert(0, format!("/dev/md{own}"));
+        }
+    }
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_has_its_own_name_and_the_kernels() {
+        let names = |label| guest_names(Path::new("/dev/md127"), label);
+        assert_eq!(names(Some("host:root")), ["/dev/md127", "/dev/md/root"]);
+        assert_eq!(names(Some("0")), ["/dev/md0", "/dev/md127", "/dev/md/0"]);
+        assert_eq!(names(None), ["/dev/md127"]);
+    }
+}
