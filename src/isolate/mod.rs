@@ -102,7 +102,8 @@ impl Isolation {
             // Key derivation takes what memory it was told to when the volume was made, most often a gigabyte.
             memory: if self.keys.is_empty() { MEMORY } else { MEMORY_WITH_KEYS },
             processors: 1,
-            words: "",
+            words: &[],
+            keep: true,
             patience: START_PATIENCE,
         })?;
         let files = disks.iter().map(|disk| disk.files.clone()).collect();

@@ -64,6 +64,7 @@ pub const FIEMAP_PAGE: usize = 512;
 
 mod raw {
     nix::ioctl_write_ptr_bad!(loop_configure, super::LOOP_CONFIGURE, super::LoopConfig);
+    nix::ioctl_none!(rndreseedcrng, b'R', 7);
     nix::ioctl_none_bad!(loop_clr_fd, super::LOOP_CLR_FD);
     nix::ioctl_read_bad!(loop_get_status64, super::LOOP_GET_STATUS64, super::LoopInfo64);
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
@@ -362,6 +363,16 @@ pub fn fiemap(file: impl AsFd, start: u64) -> nix::Result<Vec<FiemapExtent>> {
 }
 
 const _: () = assert!(size_of::<FiemapExtent>() == 56, "struct fiemap_extent of linux/fiemap.h");
+
+/// Has the kernel make its random numbers from all that was mixed in so far, on a descriptor of /dev/urandom (ioctl
+/// `RNDRESEEDCRNG`).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn renew_random_numbers(random: impl AsFd) -> nix::Result<()> {
+    // SAFETY: the request has no argument.
+    unsafe { raw::rndreseedcrng(random.as_fd().as_raw_fd()) }.map(drop)
+}
 
 /// Discards a range of a block device (ioctl `BLKDISCARD`): a request, which the device may pass over.
 ///

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use crate::error::{Context, Error, Result};
 
 /// How many files of one kind are kept.
-const KEPT: usize = 4;
+const KEPT: usize = 3;
 /// Digits of a key in a name.
 const KEY_DIGITS: usize = 32;
 
@@ -23,6 +23,15 @@ const KEY_DIGITS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Cache {
     folder: PathBuf,
+}
+
+/// A file of the cache.
+#[derive(Debug)]
+pub struct Kept {
+    /// The open file.
+    pub file: File,
+    /// Its name, which tells it from all others.
+    pub path: PathBuf,
 }
 
 /// A digest of what a file is made from.
@@ -81,14 +90,66 @@ impl Cache {
     ///
     /// # Errors
     /// Those of `make`, and when it cannot be kept.
-    pub fn file(&self, kind: &str, key: &Key, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<File> {
-        if let Some(path) = self.find(kind, key) {
-            return File::open(&path).context(|| format!("cannot open {}", path.display()));
+    pub fn file(&self, kind: &str, key: &Key, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Kept> {
+        if self.find(kind, key).is_none() {
+            self.keep(kind, key, &make()?)?;
         }
-        let bytes = make()?;
-        let file = self.keep(kind, key, &bytes)?;
-        self.tidy(kind);
+        let path = self.find(kind, key).ok_or_else(|| self.gone(kind))?;
+        let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
+        Ok(Kept { file, path })
+    }
+
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn open_kept(&self, kind: &str, key: &Key) -> Result<File> {
+        let path = self.find(kind, key).ok_or_else(|| self.gone(kind))?;
+        File::open(&path).context(|| format!("cannot open {}", path.display()))
+    }
+
+    /// A file to be written and then kept. Any user may write to it who gets it handed over; nobody else comes to it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn draft(&self) -> Result<NamedTempFile> {
+        let file = NamedTempFile::new_in(&self.folder).context(|| self.failed())?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o666)).context(|| self.failed())?;
         Ok(file)
+    }
+
+    /// Keeps a draft for this kind and key.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_draft(&self, draft: NamedTempFile, kind: &str, key: &Key) -> Result<()> {
+        let file = draft.as_file();
+        // qemu runs as another user and opens it again.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).context(|| self.failed())?;
+        file.sync_data().context(|| self.failed())?;
+        let length = file.metadata().context(|| self.failed())?.len();
+        let path = self.folder.join(format!("{kind}-{}-{length}", key.digits()));
+        draft.persist(&path).map_err(|error| error.error).context(|| self.failed())?;
+        self.tidy(kind);
+        Ok(())
+    }
+
+    /// Removes the file of this kind and key, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, kind: &str, key: &Key) -> Result<()> {
+        let Some(path) = self.find(kind, key) else { return Ok(()) };
+        fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))
+    }
+
+    fn failed(&self) -> String {
+        format!("cannot write to the cache folder {}", self.folder.display())
+    }
+
+    fn gone(&self, kind: &str) -> Error {
+        Error::failed(format!("the {kind} in the cache folder {} is gone", self.folder.display()))
+            .hint("another run may have cleaned up: try again")
     }
 
     /// Keeps these bytes for this kind and key in place of what was there.
@@ -96,12 +157,8 @@ impl Cache {
     /// # Errors
     /// When they cannot be written.
     pub fn replace(&self, kind: &str, key: &Key, bytes: &[u8]) -> Result<()> {
-        if let Some(path) = self.find(kind, key) {
-            fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))?;
-        }
-        self.keep(kind, key, bytes)?;
-        self.tidy(kind);
-        Ok(())
+        self.remove(kind, key)?;
+        self.keep(kind, key, bytes)
     }
 
     /// The short text of this kind and key, if there is one.
@@ -109,7 +166,8 @@ impl Cache {
         fs::read_to_string(self.find(kind, key)?).ok()
     }
 
-    fn find(&self, kind: &str, key: &Key) -> Option<PathBuf> {
+    /// The whole file of this kind and key, if there is one.
+    pub fn find(&self, kind: &str, key: &Key) -> Option<PathBuf> {
         let start = format!("{kind}-{}-", key.digits());
         let is_whole = |path: &PathBuf| {
             let length = path.file_name().and_then(|name| name.to_str()?.strip_prefix(&start)?.parse().ok());
@@ -119,16 +177,10 @@ impl Cache {
         self.entries(kind).into_iter().find(is_whole)
     }
 
-    fn keep(&self, kind: &str, key: &Key, bytes: &[u8]) -> Result<File> {
-        let failed = || format!("cannot write to the cache folder {}", self.folder.display());
-        let mut file = NamedTempFile::new_in(&self.folder).context(failed)?;
-        file.write_all(bytes).context(failed)?;
-        // qemu runs as another user and opens it again; nobody else comes through the folder.
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).context(failed)?;
-        file.as_file().sync_data().context(failed)?;
-        let path = self.folder.join(format!("{kind}-{}-{}", key.digits(), bytes.len()));
-        file.persist(&path).map_err(|error| error.error).context(failed)?;
-        File::open(&path).context(failed)
+    fn keep(&self, kind: &str, key: &Key, bytes: &[u8]) -> Result<()> {
+        let mut draft = self.draft()?;
+        draft.write_all(bytes).context(|| self.failed())?;
+        self.keep_draft(draft, kind, key)
     }
 
     /// Removes the oldest of a kind. Whoever still has one open keeps it.
@@ -162,9 +214,9 @@ mod tests {
 
     use super::*;
 
-    fn content(mut file: File) -> String {
+    fn content(mut kept: Kept) -> String {
         let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
+        kept.file.read_to_string(&mut text).unwrap();
         text
     }
 

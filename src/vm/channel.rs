@@ -42,6 +42,9 @@ pub struct Machine {
     left: u64,
     accelerator: Accelerator,
     pub(super) times: StartTimes,
+    pub(super) thawed: bool,
+    pub(super) started: Instant,
+    pub(super) disks: Vec<u64>,
 }
 
 /// The channel, for the time that one message may take.
@@ -60,7 +63,19 @@ impl Machine {
     ) -> Self {
         let console_socket = Some(console);
         let (console, times) = (Console::default(), StartTimes::default());
-        Self { child, channel, console_socket, console, left: SPEECH_LIMIT, accelerator, times }
+        let (started, disks) = (Instant::now(), Vec::new());
+        Self {
+            child,
+            channel,
+            console_socket,
+            console,
+            left: SPEECH_LIMIT,
+            accelerator,
+            times,
+            thawed: false,
+            started,
+            disks,
+        }
     }
 
     /// Who runs its instructions.
@@ -71,6 +86,16 @@ impl Machine {
     /// How long its start took.
     pub fn times(&self) -> StartTimes {
         self.times
+    }
+
+    /// The lengths of its disks in bytes, as it sees them.
+    pub fn disks(&self) -> &[u64] {
+        &self.disks
+    }
+
+    /// Whether it went on from a machine that was kept, rather than being started anew.
+    pub fn is_thawed(&self) -> bool {
+        self.thawed
     }
 
     /// qemu's process id.
@@ -141,9 +166,13 @@ impl Machine {
     ///
     /// # Errors
     /// When it does not, or qemu could not write what the machine wrote: then the disks are not whole.
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(self) -> Result<()> {
         // To a machine that waits for more this is the end.
         let _ = self.channel.shutdown(Shutdown::Write);
+        self.wait_for_end()
+    }
+
+    pub(super) fn wait_for_end(mut self) -> Result<()> {
         let until = Instant::now() + END_PATIENCE;
         loop {
             if self.child.exit_within(Duration::ZERO)?.is_some() {

@@ -1,11 +1,13 @@
-//! Inside the machine: guestseal as its first process. It mounts what a kernel shows of itself, loads the drivers, finds
-//! its disks and the channel, says hello, does its work, and powers off.
+//! Inside the machine: guestseal as its first process. It mounts what a kernel shows of itself, loads drivers, finds the
+//! channel and says that it is ready. Here it may be frozen, and thawed many times. Woken, it finds its disks, says hello,
+//! does its work, and powers off.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,22 +15,25 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
 
-use super::initramfs::{BASE, MODULES};
+use super::initramfs::{BASE, DISK_DRIVER, MODULES};
 use super::modules::{Modules, Resolved};
-use super::protocol::{Hello, PORT, VERSION, serial};
+use super::protocol::{Hello, PORT, Ready, VERSION, Wake, serial};
 use crate::error::{Context, Error, Result};
+use crate::sys::ioctl::renew_random_numbers;
 use crate::sys::uevent::Uevents;
-use crate::worker::protocol::write_message;
+use crate::worker::protocol::{read_message, write_message};
 
 /// The one argument of the machine's first process.
 pub const ARGUMENT: &str = "--guestseal-machine";
 /// The name by which the kernel calls guestseal when it wants a module.
-pub const MODPROBE: &str = "/guestseal-modprobe";
-/// On the kernel's command line: how many disks there are.
-const DISKS: &str = "guestseal.disks=";
-/// On the kernel's command line: a word for the work.
-const WORD: &str = "guestseal.word=";
+pub const MODPROBE: &str = "/sbin/modprobe";
+/// On the kernel's command line, so that no other machine is taken for ours.
+const MARK: &str = "guestseal.machine";
+/// On the kernel's command line: load all modules, for a machine that will be kept.
+const ALL_MODULES: &str = "guestseal.all-modules";
 /// How long drivers may take to show their devices.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,6 +84,14 @@ impl Loader {
         Ok(Self { modules: Modules::parse(&dependencies, &builtin, &aliases) })
     }
 
+    /// Loads all that there are, but for the driver of the disks: those of a kept machine come later. What this kernel or
+    /// processor refuses is told when it is wanted.
+    fn load_all(&self) {
+        for name in self.modules.names().filter(|name| *name != DISK_DRIVER) {
+            let _ = self.load(&[name]);
+        }
+    }
+
     /// Loads these modules, by name or alias, and those that they need. What is loaded already stays.
     ///
     /// # Errors
@@ -103,9 +116,9 @@ impl Loader {
 }
 
 /// The words on the kernel's command line by which init knows its machine.
-pub(super) fn command_line(disks: usize, words: &str) -> String {
-    let words: String = words.split_whitespace().map(|word| format!("{WORD}{word} ")).collect();
-    format!("{DISKS}{disks} {words}-- {ARGUMENT}")
+pub(super) fn command_line(all_modules: bool) -> String {
+    let all = if all_modules { ALL_MODULES } else { "" };
+    format!("{MARK} {all} -- {ARGUMENT}")
 }
 
 /// Loads the module that the kernel asks for, as modprobe(8) does: its arguments are `-q -- NAME`.
@@ -126,23 +139,38 @@ pub fn run(work: impl FnOnce(Inside) -> Result<()>) -> Result<()> {
     }
     mount_all()?;
     let line = fs::read_to_string("/proc/cmdline").context(|| "cannot read the kernel's command line")?;
-    let (count, words) =
+    let all_modules =
         parse_command_line(&line).ok_or_else(|| Error::usage("this is no machine of guestseal's"))?;
     let events = Uevents::listen()?;
     let modules = Loader::read()?;
     modules.load(&BASE)?;
     fs::write("/proc/sys/kernel/modprobe", MODPROBE).context(|| "cannot have modules loaded")?;
-    let found = events.until(PATIENCE, || Ok(find_port()?.zip(find_disks(count)?)))?;
-    let (port, disks) =
-        found.ok_or_else(|| Error::failed("the machine's disks or its channel are missing"))?;
-    let mut channel = File::options()
-        .read(true)
-        .write(true)
-        .open(&port)
-        .context(|| format!("cannot open the channel {}", port.display()))?;
+    if all_modules {
+        modules.load_all();
+    }
+    let port = events.until(PATIENCE, find_port)?;
+    let port = port.ok_or_else(|| Error::failed("the machine's channel is missing"))?;
+    let opened = File::options().read(true).write(true).open(&port);
+    let mut channel = opened.context(|| format!("cannot open the channel {}", port.display()))?;
+    write_message(&mut channel, &Ready { version: VERSION })?;
+    let wake: Wake = read_message(&mut channel).context(|| "the host is not understood")?;
+    reseed(&wake.seed)?;
+    let time = TimeSpec::new(wake.time.0, wake.time.1);
+    clock_settime(ClockId::CLOCK_REALTIME, time).context(|| "cannot set the clock")?;
+    modules.load(&[DISK_DRIVER])?;
+    let disks = events.until(PATIENCE, || find_disks(wake.disks))?;
+    let disks = disks.ok_or_else(|| Error::failed("a disk of the machine is missing"))?;
     let hello = Hello { version: VERSION, disks: disks.iter().map(|disk| disk.bytes).collect() };
     write_message(&mut channel, &hello)?;
-    work(Inside { channel, disks, modules, words })
+    work(Inside { channel, disks, modules, words: wake.words })
+}
+
+/// Makes the random numbers of this machine its own.
+fn reseed(seed: &[u8]) -> Result<()> {
+    let failed = || "cannot seed the machine's random numbers";
+    let mut random = File::options().read(true).write(true).open("/dev/urandom").context(failed)?;
+    random.write_all(seed).context(failed)?;
+    renew_random_numbers(&random).context(failed)
 }
 
 /// Writes everything and ends the machine.
@@ -174,12 +202,10 @@ fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// How many disks there are, and the words for the work. None when this is another's machine.
-fn parse_command_line(line: &str) -> Option<(usize, Vec<String>)> {
-    let mut words = line.split_whitespace();
-    let count = words.clone().find_map(|word| word.strip_prefix(DISKS)?.parse().ok())?;
-    let given = words.by_ref().filter_map(|word| word.strip_prefix(WORD)).map(str::to_owned);
-    Some((count, given.collect()))
+/// Whether all modules are wanted. None when this is another's machine.
+fn parse_command_line(line: &str) -> Option<bool> {
+    let has = |wanted: &str| line.split_whitespace().any(|word| word == wanted);
+    has(MARK).then(|| has(ALL_MODULES))
 }
 
 fn find_port() -> Result<Option<PathBuf>> {
@@ -213,11 +239,10 @@ mod tests {
 
     #[test]
     fn what_the_host_says_on_the_command_line_is_understood() {
-        let line = format!("quiet panic=-1 {}", command_line(3, "trial more"));
-        assert!(line.ends_with(" -- --guestseal-machine"), "{line}");
-        assert_eq!(parse_command_line(&line), Some((3, vec!["trial".into(), "more".into()])));
+        let line = |all| format!("quiet panic=-1 {}", command_line(all));
+        assert!(line(true).ends_with(" -- --guestseal-machine"));
+        assert_eq!([true, false].map(|all| parse_command_line(&line(all))), [Some(true), Some(false)]);
         assert_eq!(parse_command_line("quiet root=/dev/vda1"), None);
-        assert_eq!(parse_command_line("guestseal.disks=many"), None);
     }
 
     #[test]

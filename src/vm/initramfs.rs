@@ -4,10 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Kept, Key};
 use super::cpio::Archive;
 use super::kernel::Kernel;
 use super::library::Program;
@@ -19,7 +20,9 @@ use crate::sys::tool::Tool;
 /// Where the machine has its modules, with the lists about them.
 pub(super) const MODULES: &str = "/modules";
 /// Modules without which there is no machine: loaded before anything is said.
-pub(super) const BASE: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
+pub(super) const BASE: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// Loaded when the machine is told of its disks.
+pub(super) const DISK_DRIVER: &str = "virtio_blk";
 
 const PLAIN_MODULES: [&str; 15] = [
     "loop",
@@ -114,7 +117,7 @@ impl Contents {
 
     fn modules(self) -> impl Iterator<Item = &'static str> {
         let stack: &[&str] = if self == Self::Stack { &STACK_MODULES } else { &[] };
-        BASE.iter().chain(&PLAIN_MODULES).chain(stack).copied()
+        BASE.iter().chain([&DISK_DRIVER]).chain(&PLAIN_MODULES).chain(stack).copied()
     }
 
     fn programs(self) -> impl Iterator<Item = &'static str> {
@@ -127,7 +130,7 @@ impl Contents {
 ///
 /// # Errors
 /// When the modules without which there is no machine are missing, or something cannot be read or kept.
-pub fn archive(cache: &Cache, kernel: &Kernel, program: &Path, contents: Contents) -> Result<File> {
+pub fn archive(cache: &Cache, kernel: &Kernel, program: &Path, contents: Contents) -> Result<Kept> {
     let tools: Vec<(&str, Option<Tool>)> =
         contents.programs().map(|name| (name, Tool::find(name).ok())).collect();
     let mut key = Key::new().with(contents.name()).with_file(program);
@@ -166,7 +169,7 @@ fn make(
     for folder in ["/dev", "/proc", "/sys", "/run", "/tmp", "/mnt"] {
         builder.archive.folder(Path::new(folder))?;
     }
-    builder.archive.link(Path::new(super::init::MODPROBE), Path::new("init"))?;
+    builder.archive.link(Path::new(super::init::MODPROBE), Path::new("/init"))?;
     builder.archive.link(Path::new("/etc/mtab"), Path::new("/proc/self/mounts"))?;
     builder.archive.finish()
 }
@@ -175,6 +178,8 @@ fn make(
 struct Builder {
     archive: Archive,
     loader: Option<PathBuf>,
+    /// Where each tool lies in the machine, by its real path here.
+    tools: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Builder {
@@ -193,10 +198,16 @@ impl Builder {
     /// A tool that this host has. One that cannot run here either is left out: what needs it will say so.
     fn tool(&mut self, path: &Path, place: &Path) -> Result<()> {
         let Ok(real) = path.canonicalize() else { return Ok(()) };
-        match Program::read(&real, self.loader.as_deref()) {
-            Ok(_) => self.program(&real, place),
-            Err(_) => Ok(()),
+        // One program may have many names.
+        if let Some(first) = self.tools.get(&real) {
+            return self.archive.link(place, first);
         }
+        if Program::read(&real, self.loader.as_deref()).is_err() {
+            return Ok(());
+        }
+        self.program(&real, place)?;
+        self.tools.insert(real, place.to_path_buf());
+        Ok(())
     }
 
     fn modules(&mut self, kernel: &Kernel, contents: Contents) -> Result<()> {
@@ -208,7 +219,7 @@ impl Builder {
         let builtin = read("modules.builtin").unwrap_or_default();
         let modules =
             Modules::parse(&read("modules.dep")?, &builtin, &read("modules.alias").unwrap_or_default());
-        let lacking = modules.resolve(BASE).unknown;
+        let lacking = modules.resolve(BASE.into_iter().chain([DISK_DRIVER])).unknown;
         if !lacking.is_empty() {
             return Err(Error::host_lacks(format!(
                 "the kernel {} cannot be a virtual machine's: it has no {}",

@@ -12,39 +12,43 @@ mod channel;
 pub mod console;
 pub mod cpio;
 pub mod elf;
+mod frozen;
 pub mod init;
 pub mod initramfs;
 pub mod kernel;
 pub mod kvm;
 pub mod library;
 pub mod modules;
+mod monitor;
 pub mod protocol;
 mod qemu;
 #[cfg(feature = "fault-points")]
 pub mod trial;
 pub mod unpack;
 
-use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use channel::{Channel, Machine};
+use jiff::Timestamp;
 
 use crate::attach::ImageSpec;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::tool::Tool;
-use cache::{Cache, Key};
+use cache::{Cache, Kept, Key};
 use elf::Elf;
 use initramfs::Contents;
 use kernel::Kernel;
 use kvm::{Accelerator, Experience};
-use protocol::{Hello, VERSION};
-use qemu::Parts;
+use protocol::{Hello, Ready, VERSION, Wake};
+use qemu::{Mode, Parts};
 
 /// How long a machine may take from its start to its first word: on a loaded host without KVM it is some seconds.
 pub const START_PATIENCE: Duration = Duration::from_secs(90);
 /// Memory of a machine in megabytes, enough for guests of most sizes.
 pub const MEMORY: u32 = 256;
+/// Bytes of randomness that a machine gets.
+const SEED: usize = 64;
 
 /// What a machine is made of.
 #[derive(Debug)]
@@ -63,8 +67,10 @@ pub struct MachineSpec<'a> {
     pub memory: u32,
     /// How many processors.
     pub processors: u32,
-    /// Further words on its kernel's command line, which init reads: see [`init::Inside::has_word`].
-    pub words: &'a str,
+    /// Words for its work: see [`init::Inside::has_word`].
+    pub words: &'a [&'a str],
+    /// Whether a machine that is ready may be kept, and gone on from by the next run: under emulation.
+    pub keep: bool,
     /// How long it may take to its first word.
     pub patience: Duration,
 }
@@ -72,9 +78,9 @@ pub struct MachineSpec<'a> {
 /// How long the parts of a start took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StartTimes {
-    /// Until kernel and archive were there, from the cache or made.
+    /// Until kernel and archive were there, from the cache or made, and a kept machine if there is to be one.
     pub parts: Duration,
-    /// From qemu's start to the machine's first word.
+    /// From qemu's start until the machine had its disks.
     pub boot: Duration,
 }
 
@@ -91,47 +97,74 @@ impl Machine {
             kernel: kernel_to_start(spec.cache, spec.kernel)?,
             archive: initramfs::archive(spec.cache, spec.kernel, spec.program, spec.contents)?,
         };
-        let took = started.elapsed();
         let experience = Experience::read(&qemu, spec.cache);
         if let Some(patience) = experience.patience(spec.patience) {
-            match Self::attempt(&qemu, spec, &parts, (Accelerator::Kvm, patience)) {
+            let booted = Self::boot(&qemu, spec, &parts, (Accelerator::Kvm, patience));
+            match booted.and_then(|machine| machine.wake(spec, patience)) {
                 // It has said nothing yet, so it has written nothing either.
                 Err(error) if error.kind() == ErrorKind::Failed => experience.learn(false)?,
                 result => {
-                    return result.and_then(|machine| experience.learn(true).map(|()| machine.after(took)));
+                    return result
+                        .and_then(|machine| experience.learn(true).map(|()| machine.after(started)));
                 }
             }
         }
-        Self::attempt(&qemu, spec, &parts, (Accelerator::Emulation, spec.patience))
-            .map(|machine| machine.after(took))
+        if spec.keep
+            && let Some(machine) = frozen::machine(&qemu, spec, &parts)?
+        {
+            return Ok(machine.after(started));
+        }
+        let machine = Self::boot(&qemu, spec, &parts, (Accelerator::Emulation, spec.patience))?;
+        machine.wake(spec, spec.patience).map(|machine| machine.after(started))
     }
 
-    fn attempt(
+    fn boot(
         qemu: &Tool,
         spec: &MachineSpec<'_>,
         parts: &Parts,
         (accelerator, patience): (Accelerator, Duration),
     ) -> Result<Self> {
-        let started = Instant::now();
-        let mut machine = qemu::start(qemu, spec, parts, accelerator)?;
-        let hello: Hello =
-            machine.hear(patience).map_err(|error| error.within("the virtual machine did not start"))?;
-        if hello.version != VERSION || hello.disks.len() != spec.disks.len() {
-            return Err(machine.blame(Error::failed("the virtual machine is not the one that was started")));
-        }
-        machine.times.boot = started.elapsed();
+        let (mut machine, _monitor) = qemu::start(qemu, spec, parts, (accelerator, Mode::Boot))?;
+        let ready = machine.hear(patience).map_err(|error| error.within("the virtual machine did not start"));
+        let Ready { version } = ready?;
+        machine.check(version == VERSION)?;
         Ok(machine)
     }
 
-    fn after(mut self, parts: Duration) -> Self {
-        self.times.parts = parts;
+    /// Tells a machine what is of this run alone, and waits until it has its disks.
+    fn wake(mut self, spec: &MachineSpec<'_>, patience: Duration) -> Result<Self> {
+        let mut seed = vec![0; SEED];
+        getrandom::fill(&mut seed).context(|| "the kernel gives no random numbers")?;
+        let time = Timestamp::now();
+        let wake = Wake {
+            disks: spec.disks.len(),
+            time: (time.as_second(), time.subsec_nanosecond().into()),
+            seed,
+            words: spec.words.iter().map(|word| (*word).to_owned()).collect(),
+        };
+        self.say(&wake, patience)?;
+        let hello: Hello = self
+            .hear(patience)
+            .map_err(|error| error.within("the virtual machine did not find its disks"))?;
+        self.check(hello.version == VERSION && hello.disks.len() == spec.disks.len())?;
+        self.disks = hello.disks;
+        Ok(self)
+    }
+
+    fn check(&mut self, is_ours: bool) -> Result<()> {
+        let other = "the virtual machine is not the one that was started";
+        if is_ours { Ok(()) } else { Err(self.blame(Error::failed(other))) }
+    }
+
+    fn after(mut self, begun: Instant) -> Self {
+        self.times = StartTimes { parts: self.started - begun, boot: self.started.elapsed() };
         self
     }
 }
 
 /// The kernel as qemu starts it fastest: uncompressed, where it has an entry for that. Unpacking it is what takes longest
 /// in a start without KVM, so it is done once, here.
-fn kernel_to_start(cache: &Cache, kernel: &Kernel) -> Result<File> {
+fn kernel_to_start(cache: &Cache, kernel: &Kernel) -> Result<Kept> {
     let key = Key::new().with_file(&kernel.path);
     cache.file("kernel", &key, || {
         let mut packed = Vec::new();

@@ -86,6 +86,11 @@ impl Modules {
         self.builtin.contains(&name_of(name))
     }
 
+    /// The names of all that are files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     fn named(&self, name: &str) -> Vec<&Module> {
         let name = name_of(name);
         match (self.files.get(&name), self.aliases.get(&name)) {

@@ -8,8 +8,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::cache::Kept;
+use super::frozen::Image;
 use super::kvm::{Accelerator, DEVICE};
 use super::{Machine, MachineSpec, init, protocol};
 use crate::attach::ImageSpec;
@@ -32,11 +34,25 @@ const SKIPPED: &str =
     "initcall_blacklist=cubictcp_register,crypto_kdf108_init,load_system_certificate_list,init_kprobe_trace";
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests tsc=reliable no_timer_check mitigations=off random.trust_cpu=on";
 
+/// The descriptor set of a kept machine's state.
+pub(super) const STATE_SET: usize = 1000;
+
 /// What a machine starts from.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) kernel: File,
-    pub(super) archive: File,
+    pub(super) kernel: Kept,
+    pub(super) archive: Kept,
+}
+
+/// How a machine is started.
+#[derive(Debug)]
+pub(super) enum Mode {
+    /// To be used at once.
+    Boot,
+    /// To be kept: without anybody's disks, its memory in a file.
+    Freeze(Image),
+    /// From what was kept.
+    Thaw(Image),
 }
 
 /// The program that runs machines.
@@ -53,39 +69,78 @@ pub(super) fn machine(qemu: &Tool) -> &'static str {
     if qemu.path().ends_with("qemu-kvm") { "q35" } else { "pc" }
 }
 
-/// Starts the machine.
+/// The options that are the same for every machine.
+pub(super) fn fixed_options(qemu: &Tool, accelerator: Accelerator, all_modules: bool) -> Vec<String> {
+    let processor = if accelerator == Accelerator::Kvm { "host" } else { "max" };
+    let mut options =
+        vec!["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-sandbox", SANDBOX];
+    options.extend(["-accel", accelerator.options(), "-cpu", processor]);
+    if QBOOT_PLACES.iter().any(|place| Path::new(place).is_file()) {
+        options.extend(["-bios", QBOOT]);
+    }
+    let mut options: Vec<String> = options.into_iter().map(str::to_owned).collect();
+    let words = format!("{KERNEL_OPTIONS} {SKIPPED} {}", init::command_line(all_modules));
+    options.extend(["-machine".into(), machine(qemu).into(), "-append".into(), words]);
+    options
+}
+
+/// Starts the machine; returns it with the socket of qemu's monitor.
 pub(super) fn start(
     qemu: &Tool,
     spec: &MachineSpec<'_>,
     parts: &Parts,
-    accelerator: Accelerator,
-) -> Result<Machine> {
-    let ((channel, their_channel), (console, their_console)) = (socket()?, socket()?);
+    (accelerator, mode): (Accelerator, Mode),
+) -> Result<(Machine, UnixStream)> {
     let mut files = Files::default();
-    let mut spawn = qemu.spawn().args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    spawn = spawn.args(["-sandbox", SANDBOX, "-machine", machine(qemu), "-accel", accelerator.options()]);
-    let processor = if accelerator == Accelerator::Kvm { "host" } else { "max" };
-    spawn = spawn.args(["-cpu", processor, "-smp", &spec.processors.to_string()]);
-    spawn = spawn.args(["-m", &spec.memory.to_string()]);
-    if QBOOT_PLACES.iter().any(|place| Path::new(place).is_file()) {
-        spawn = spawn.args(["-bios", QBOOT]);
-    }
-    let words = format!("{KERNEL_OPTIONS} {SKIPPED} {}", init::command_line(spec.disks.len(), spec.words));
-    spawn =
-        spawn.args(["-kernel", &files.by_path(&parts.kernel)?, "-initrd", &files.by_path(&parts.archive)?]);
-    spawn = spawn.args(["-append", &words]);
-    for (id, socket) in [("console", their_console), ("channel", their_channel)] {
-        let fd = files.add(socket);
+    let all_modules = !matches!(mode, Mode::Boot);
+    let mut spawn = qemu.spawn().args(fixed_options(qemu, accelerator, all_modules));
+    spawn = spawn.args(["-smp", &spec.processors.to_string(), "-m", &spec.memory.to_string()]);
+    let (kernel, archive) = (files.by_path(&parts.kernel.file)?, files.by_path(&parts.archive.file)?);
+    spawn = spawn.args(["-kernel", &kernel, "-initrd", &archive]);
+    let [console, channel, monitor] = [socket()?, socket()?, socket()?];
+    for (id, (_, theirs)) in [("console", &console), ("channel", &channel), ("monitor", &monitor)] {
+        let fd = files.add(theirs.try_clone().context(|| "cannot hand a socket over")?);
         spawn = spawn.args(["-chardev", &format!("socket,id={id},fd={fd}")]);
     }
+    spawn = spawn.args(["-mon", "chardev=monitor,mode=control"]);
     spawn = spawn.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
     spawn = spawn.args(["-device", &format!("virtserialport,chardev=channel,name={}", protocol::PORT)]);
     for (number, disk) in spec.disks.iter().enumerate() {
-        spawn = add_disk(spawn, number, disk, &mut files)?;
+        spawn = match mode {
+            Mode::Freeze(_) => add_disk(spawn, number, &nobodys(), &mut files)?,
+            Mode::Boot | Mode::Thaw(_) => add_disk(spawn, number, disk, &mut files)?,
+        };
     }
+    let spawn = mode.add_memory(spawn, spec.memory, &mut files)?;
     let spawn = files.0.into_iter().fold(spawn, Spawn::inherit);
     let child = spawn.as_user(unprivileged::user(Path::new(DEVICE))).spawn()?;
-    Ok(Machine::new(child, channel, console, accelerator))
+    Ok((Machine::new(child, channel.0, console.0, accelerator), monitor.0))
+}
+
+impl Mode {
+    fn add_memory(self, spawn: Spawn, megabytes: u32, files: &mut Files) -> Result<Spawn> {
+        // What is kept is written through to the file; what goes on from it has a view of its own.
+        let (image, sharing) = match self {
+            Self::Boot => return Ok(spawn),
+            Self::Freeze(image) => (image, "share=on"),
+            Self::Thaw(image) => (image, "share=off,readonly=on,rom=off"),
+        };
+        let is_thawed = sharing != "share=on";
+        let (memory, state) = (files.by_path(&image.memory)?, files.add(image.state));
+        let memory = format!("memory-backend-file,id=ram,size={megabytes}M,mem-path={memory},{sharing}");
+        let spawn = spawn.args(["-machine", "memory-backend=ram", "-object", &memory]);
+        let spawn = spawn.args(["-add-fd", &format!("fd={state},set={STATE_SET}")]);
+        Ok(if is_thawed { spawn.args(["-incoming", "defer"]) } else { spawn })
+    }
+}
+
+/// The disk of a machine that is kept: nothing of it is ever read.
+fn nobodys() -> ImageSpec {
+    ImageSpec {
+        layers: json!({ "driver": "null-co", "size": 1 << 20, "read-zeroes": true }),
+        read_only: false,
+        files: None,
+    }
 }
 
 /// A pair of connected sockets: ours, which never blocks, and the machine's.
@@ -144,8 +199,6 @@ fn hand_over(node: &mut Value, files: &mut Files, sets: &mut Vec<String>) -> Res
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-
-    use serde_json::json;
 
     use super::*;
 

@@ -32,8 +32,8 @@ pub enum Ask {
     Run(String, Vec<String>),
     /// What is in this file.
     Read(String),
-    /// Never answer.
-    BeSilent,
+    /// What time it is, in seconds since 1970.
+    Time,
     /// Say something that is no message, for ever.
     Flood,
     /// The same on the console, and never answer.
@@ -56,15 +56,13 @@ pub fn serve(mut inside: Inside) -> Result<()> {
             Err(Broken::Ended) => return Ok(()),
             Err(broken) => return Err(broken).context(|| "the host is not understood"),
         };
-        if let Some(answer) = answer(&inside, ask) {
-            let answer: Answer = answer.map_err(|error| error.chain());
-            write_message(&mut inside.channel, &answer)?;
-        }
+        let answer: Answer = answer(&inside, ask).map_err(|error| error.chain());
+        write_message(&mut inside.channel, &answer)?;
     }
 }
 
-fn answer(inside: &Inside, ask: Ask) -> Option<Result<String>> {
-    Some(match ask {
+fn answer(inside: &Inside, ask: Ask) -> Result<String> {
+    match ask {
         Ask::Echo(text) => Ok(text),
         Ask::Look(disk) => look(&inside.disks[disk].path),
         Ask::Fill(disk, byte) => fill(&inside.disks[disk].path, byte),
@@ -74,7 +72,7 @@ fn answer(inside: &Inside, ask: Ask) -> Option<Result<String>> {
         }
         Ask::Run(program, arguments) => run(&program, &arguments),
         Ask::Read(path) => fs::read_to_string(path).context(|| "cannot read it"),
-        Ask::BeSilent => return None,
+        Ask::Time => Ok(jiff::Timestamp::now().as_second().to_string()),
         Ask::Flood => loop {
             let _ = (&inside.channel).write_all(&[0xff; 4096]);
         },
@@ -83,7 +81,7 @@ fn answer(inside: &Inside, ask: Ask) -> Option<Result<String>> {
         },
         #[expect(clippy::panic, reason = "the end of the first process is the kernel's panic")]
         Ask::Die => panic!("dies as it was told"),
-    })
+    }
 }
 
 fn look(path: &Path) -> Result<String> {

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod jobs;
+mod kept;
 mod misbehaviour;
 mod rig;
 mod unprivileged;

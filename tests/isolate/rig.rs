@@ -59,21 +59,37 @@ pub(crate) fn spec(path: &Path, read_only: bool) -> ImageSpec {
 }
 
 pub(crate) fn start(kernel: &Kernel, disks: &[ImageSpec], contents: Contents) -> Result<Machine> {
-    let cache = cache();
+    start_from(&cache(), kernel, disks, contents)
+}
+
+/// The same with another cache.
+pub(crate) fn start_from(
+    cache: &Cache,
+    kernel: &Kernel,
+    disks: &[ImageSpec],
+    contents: Contents,
+) -> Result<Machine> {
     let program = folder().map_or(PROGRAM.into(), |folder| folder.join("guestseal"));
     let machine = Machine::start(&MachineSpec {
         kernel,
         program: &program,
-        cache: &cache,
+        cache,
         disks,
         contents,
         memory: MEMORY,
         processors: 1,
-        words: WORD,
+        words: &[WORD],
+        keep: true,
         patience: START_PATIENCE,
     })?;
     let times = machine.times();
-    println!("{:?} {contents:?}: parts {:?}, boot {:?}", machine.accelerator(), times.parts, times.boot);
+    let kept = machine.is_thawed();
+    println!(
+        "{:?} {contents:?} kept {kept}: parts {:?}, boot {:?}",
+        machine.accelerator(),
+        times.parts,
+        times.boot
+    );
     Ok(machine)
 }
 
