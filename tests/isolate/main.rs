@@ -8,5 +8,6 @@ mod common;
 mod jobs;
 mod kept;
 mod misbehaviour;
+mod overlay;
 mod rig;
 mod unprivileged;
