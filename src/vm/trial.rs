@@ -32,7 +32,7 @@ pub enum Ask {
     Run(String, Vec<String>),
     /// What is in this file.
     Read(String),
-    /// What time it is, in seconds since 1970.
+    /// What time it is, in milliseconds since 1970.
     Time,
     /// Say something that is no message, for ever.
     Flood,
@@ -72,7 +72,7 @@ fn answer(inside: &Inside, ask: Ask) -> Result<String> {
         }
         Ask::Run(program, arguments) => run(&program, &arguments),
         Ask::Read(path) => fs::read_to_string(path).context(|| "cannot read it"),
-        Ask::Time => Ok(jiff::Timestamp::now().as_second().to_string()),
+        Ask::Time => Ok(jiff::Timestamp::now().as_millisecond().to_string()),
         Ask::Flood => loop {
             let _ = (&inside.channel).write_all(&[0xff; 4096]);
         },
