@@ -12,11 +12,11 @@ use crate::disk::Storage;
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, erase};
-use crate::error::{Error, Result, both_values};
+use crate::error::{Result, both_values};
 use crate::fault::{self, Point};
-use crate::isolate::Isolation;
 use crate::isolate::host::{MachineSession, Prepared};
 use crate::isolate::protocol::{Finish, Opened};
+use crate::isolate::{Isolation, WAY};
 use crate::plan::Planned;
 use crate::repair::Repair;
 use crate::report::{Event, Observer};
@@ -38,7 +38,7 @@ impl Means {
     pub fn name(self) -> &'static str {
         match self {
             Self::Host(way) => way.name(),
-            Self::Machine => "vm",
+            Self::Machine => WAY,
         }
     }
 }
@@ -135,9 +135,7 @@ impl Where {
         reason: String,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let why = |error: Error| error.within(format!("a virtual machine is needed ({reason})"));
-        let machine = isolation.start(specs, observer).map_err(why)?;
-        observer.event(Event::Attached { way: Means::Machine.name(), reason: &reason });
+        let machine = isolation.start(specs, &reason, observer)?;
         Ok(Self::Machine { machine, reason })
     }
 }

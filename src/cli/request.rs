@@ -267,6 +267,7 @@ fn cache_folder() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/cache/guestseal");
     }
+    #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
     let own = || std::env::temp_dir().join(format!("guestseal-{}", nix::unistd::geteuid()));

@@ -19,7 +19,7 @@ use crate::report::{Event, Observer};
 use crate::session::{Attachment, Handling, Session};
 use crate::stack::key::Key;
 use crate::stack::{Opening, Stack};
-use crate::vm::init::{Disk, Inside};
+use crate::vm::init::{Disk, Inside, Loader};
 use crate::worker::parent::relay;
 use crate::worker::protocol::{Broken, Start, read_message, write_message};
 
@@ -28,10 +28,10 @@ use crate::worker::protocol::{Broken, Start, read_message, write_message};
 /// # Errors
 /// When the host is not understood. That the work failed is told to the host.
 pub fn serve(inside: Inside) -> Result<()> {
-    let Inside { mut channel, disks, .. } = inside;
+    let Inside { mut channel, disks, modules, .. } = inside;
     let own = channel.try_clone().context(|| "cannot keep the channel")?;
     let (made, stack) = (Vec::new(), Stack::default());
-    let mut agent = Agent { channel: own, disks, session: None, made, stack };
+    let mut agent = Agent { channel: own, disks, session: None, made, stack, modules };
     loop {
         let ask = match unchecked(|| read_message(&mut channel)) {
             Ok(ask) => ask,
@@ -97,6 +97,7 @@ struct Agent {
     /// What was made of the disks, in their order.
     made: Vec<(PathBuf, Made)>,
     stack: Stack,
+    modules: Loader,
 }
 
 impl Agent {
@@ -114,7 +115,11 @@ impl Agent {
         let Prepare { keys, degraded, read_only } = prepare;
         let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
         let mut disks = self.devices(read_only)?;
-        self.stack = Stack::open(&mut disks, &Opening { keys: &keys, degraded, read_only }, host)?;
+        self.stack = Stack::open(
+            &mut disks,
+            &Opening { keys: &keys, degraded, read_only, drivers: &self.modules },
+            host,
+        )?;
         let made = |disk: &AttachedDisk| Some((disk.path().to_path_buf(), disk.made()?.clone()));
         self.made = disks.iter().filter_map(made).collect();
         Ok(FromMachine::Prepared)

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use crate::attach::ImageSpec;
 use crate::disk::{Content, ContentClass, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
 use crate::report::{Event, Observer};
@@ -26,6 +26,8 @@ use crate::vm::{MEMORY, Machine, MachineSpec, START_PATIENCE};
 use host::Prepared;
 use protocol::Prepare;
 
+/// How reports and records call it.
+pub const WAY: &str = "vm";
 /// Memory of a machine that opens encrypted volumes, in megabytes.
 const MEMORY_WITH_KEYS: u32 = 1536;
 
@@ -89,11 +91,21 @@ impl Isolation {
     ///
     /// # Errors
     /// [`crate::ErrorKind::HostLacks`] without qemu or a kernel; failed when it does not start.
-    pub fn start(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Prepared> {
+    pub fn start(&self, disks: &[ImageSpec], reason: &str, observer: &mut dyn Observer) -> Result<Prepared> {
+        let why = |error: Error| error.within(format!("a virtual machine is needed ({reason})"));
+        let machine = self.boot(disks, observer).map_err(why)?;
+        observer.event(Event::Attached { way: WAY, reason });
+        let files = disks.iter().map(|disk| disk.files.clone()).collect();
+        let keys = self.keys.iter().map(Into::into).collect();
+        let read_only = disks.iter().all(|disk| disk.read_only);
+        Prepared::new(machine, files, Prepare { keys, degraded: self.degraded, read_only }, observer)
+    }
+
+    fn boot(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Machine> {
         observer.event(Event::Stage("starting a virtual machine"));
         let kernel = Kernel::find(self.kernel.as_deref())?;
         let cache = Cache::open(&self.cache)?;
-        let machine = Machine::start(&MachineSpec {
+        Machine::start(&MachineSpec {
             kernel: &kernel,
             program: Path::new("/proc/self/exe"),
             cache: &cache,
@@ -105,11 +117,7 @@ impl Isolation {
             words: &[],
             keep: true,
             patience: START_PATIENCE,
-        })?;
-        let files = disks.iter().map(|disk| disk.files.clone()).collect();
-        let keys = self.keys.iter().map(Into::into).collect();
-        let read_only = disks.iter().all(|disk| disk.read_only);
-        Prepared::new(machine, files, Prepare { keys, degraded: self.degraded, read_only }, observer)
+        })
     }
 }
 

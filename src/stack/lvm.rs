@@ -11,6 +11,16 @@ use crate::error::{Context, Error, Result};
 
 const UNITS: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
 
+/// Which driver a kind of volume needs, by a word in the kind's name.
+const DRIVERS: [(&str, &str); 6] = [
+    ("thin", "dm_thin_pool"),
+    ("raid", "dm_raid"),
+    ("mirror", "dm_mirror"),
+    ("snapshot", "dm_snapshot"),
+    ("writecache", "dm_writecache"),
+    ("cache", "dm_cache_smq"),
+];
+
 /// A logical volume, as `lvs` reports it.
 #[derive(Debug, Deserialize)]
 struct Logical {
@@ -90,9 +100,10 @@ fn activate(
 ) -> Result<Vec<Device>> {
     let what = || format!("cannot activate the volume group {group}");
     below.stack.layers.push(Layer::Group(group.to_owned()));
-    run("lvm", &["vgchange", "-q", "-ay", "--activationmode", "complete", group])
+    load_drivers(below, group)?;
+    run("lvm", &["vgchange", "-v", "-ay", "--activationmode", "complete", group])
         .map_err(|error| error.within(what()))?;
-    run("lvm", &["vgmknodes", "-q", group]).map_err(|error| error.within(what()))?;
+    run("lvm", &["vgmknodes", group]).map_err(|error| error.within(what()))?;
     let list = report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout")?;
     let volumes: Vec<Logical> = rows(&list, "lv")?;
     let mut devices = Vec::new();
@@ -108,6 +119,19 @@ fn activate(
         devices.push(Device { path: PathBuf::from(&volume.lv_dm_path), made });
     }
     Ok(devices)
+}
+
+/// Loads what the kinds of the group's volumes need; LVM itself would ask for them one by one, and gives up at the first.
+fn load_drivers(below: &Below<'_>, group: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Kind {
+        segtype: String,
+    }
+    let kinds: Vec<Kind> = rows(&report("lvs", &["-a", group], "segtype")?, "lv")?;
+    let mut needed = vec!["dm_mod"];
+    let drivers = DRIVERS.iter().filter(|(word, _)| kinds.iter().any(|kind| kind.segtype.contains(word)));
+    needed.extend(drivers.map(|(_, driver)| *driver));
+    below.opening.drivers.load(&needed)
 }
 
 impl Logical {

@@ -28,9 +28,9 @@ fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
     let names: Vec<_> = volumes.iter().map(|volume| name(volume)).collect();
     let what = format!("the array on {}", names.join(", "));
     let nodes = volumes.iter().map(|volume| below.node(volume)).collect::<Result<Vec<_>>>()?;
-    let mut words = vec!["--assemble".to_owned(), path.display().to_string(), "--no-degraded".to_owned()];
+    let mut words = vec!["--assemble".to_owned(), path.display().to_string()];
     if below.opening.degraded {
-        words.pop();
+        // Else it is not started with fewer members than it had last.
         words.push("--run".to_owned());
     }
     if below.opening.read_only {

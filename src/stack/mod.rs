@@ -10,7 +10,10 @@ mod md;
 mod table;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
 
 use crate::attach::{AttachedDisk, read_storage};
 use crate::disk::{Made, Segment, Storage, Volume};
@@ -19,10 +22,13 @@ use crate::report::{Event, Observer};
 use crate::sys::partitions::find_partition;
 use crate::sys::tool::Tool;
 use crate::sys::trouble;
+use crate::vm::init::Loader;
 use key::Key;
 
 /// How many layers may lie on one another.
 const DEEPEST: usize = 8;
+/// How many of its last lines an error repeats.
+const LAST_LINES: usize = 6;
 /// The most that a tool may say.
 const OUTPUT: u64 = 16 << 20;
 
@@ -35,6 +41,8 @@ pub struct Opening<'a> {
     pub degraded: bool,
     /// Whether nothing may be written.
     pub read_only: bool,
+    /// The drivers of the machine.
+    pub drivers: &'a Loader,
 }
 
 /// What was opened.
@@ -56,7 +64,7 @@ impl Layer {
         match self {
             Self::Array(path) => run("mdadm", &["--stop", &path.to_string_lossy()]).map(drop),
             Self::Encrypted(name) => run("cryptsetup", &["close", name]).map(drop),
-            Self::Group(name) => run("lvm", &["vgchange", "-q", "-an", name]).map(drop),
+            Self::Group(name) => run("lvm", &["vgchange", "-an", name]).map(drop),
         }
     }
 }
@@ -179,12 +187,10 @@ fn name(volume: &Volume) -> String {
     crate::inspect::layout::volume_name(volume)
 }
 
-/// `MAJOR:MINOR`, of a node that may be a link.
+/// `MAJOR:MINOR` of a node.
 fn device_numbers(node: &Path) -> Result<String> {
-    let failed = || format!("cannot examine {}", node.display());
-    let real = fs::canonicalize(node).context(failed)?;
-    let file = Path::new("/sys/class/block").join(real.file_name().unwrap_or_default()).join("dev");
-    fs::read_to_string(file).context(failed).map(|text| text.trim().to_owned())
+    let device = fs::metadata(node).context(|| format!("cannot examine {}", node.display()))?.rdev();
+    Ok(format!("{}:{}", major(device), minor(device)))
 }
 
 /// Runs a tool of the machine; what it prints.
@@ -195,8 +201,12 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
         .env("LC_ALL", "C")
         .args(words)
         .output(OUTPUT)?;
-    exit.success()?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let said = String::from_utf8_lossy(&bytes).into_owned();
+    let Err(error) = exit.success() else { return Ok(said) };
+    // LVM says there what it was doing.
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
+    Err(if last.is_empty() { error } else { error.within(format!("it said last: {last}")) })
 }
 
 impl Below<'_> {

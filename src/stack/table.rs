@@ -59,7 +59,7 @@ pub(super) fn copies(
         match &mut all {
             None => all = Some(parts),
             Some(all) if all.len() == parts.len() => {
-                all.iter_mut().zip(parts).for_each(|(all, part)| all.extend(part))
+                all.iter_mut().zip(parts).for_each(|(all, part)| all.extend(part));
             }
             Some(_) => return Vec::new(),
         }

@@ -25,7 +25,7 @@ fn the_overlay_takes_what_is_written_and_the_image_stays_locked_and_whole() {
     let before = overlay.file().metadata().unwrap().len();
     let is_busy = || LockedImage::open(&path, Use::Commit).unwrap_err().kind() == ErrorKind::Busy;
 
-    let disk = ImageSpec { layers: overlay.node(&image), read_only: false };
+    let disk = ImageSpec { layers: overlay.node(&image), read_only: false, files: None };
     let mut machine = start(&kernel, &[disk], Contents::Plain).unwrap();
     ask(&mut machine, &Ask::Fill(0, 0x5a));
     assert_eq!(ask(&mut machine, &Ask::Look(0)), "5a".repeat(16));
