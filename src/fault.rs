@@ -89,18 +89,19 @@ pub use armed::{VARIABLE, arm, point};
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use nix::sys::signal::{Signal, raise};
 
     use super::Point;
     use crate::error::{Context, Error, Result};
 
-    /// The variable that arms one point: `NAME=kill`, `NAME=stop` or `NAME=fail`.
+    /// The variable that arms one point: `NAME=kill`, `NAME=stop` or `NAME=fail`; with `NAME@2` the second time that the
+    /// run comes by it.
     pub const VARIABLE: &str = "GUESTSEAL_FAULT";
 
-    static STRUCK: AtomicBool = AtomicBool::new(false);
-    static ARMED: OnceLock<(Point, Fault)> = OnceLock::new();
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+    static ARMED: OnceLock<(Point, u32, Fault)> = OnceLock::new();
 
     #[derive(Debug, Clone, Copy)]
     enum Fault {
@@ -116,6 +117,8 @@ mod armed {
     pub fn arm(text: &str) -> Result<()> {
         let wrong = || Error::usage(format!("{VARIABLE} is wrong: {text:?}"));
         let (name, fault) = text.split_once('=').ok_or_else(wrong)?;
+        let (name, time) = name.split_once('@').unwrap_or((name, "1"));
+        let time = time.parse().map_err(|_| wrong())?;
         let point = Point::ALL.iter().find(|point| point.name() == name).ok_or_else(wrong)?;
         let fault = match fault {
             "kill" => Fault::Kill,
@@ -124,7 +127,7 @@ mod armed {
             _ => return Err(wrong()),
         };
         // Armed once, at the start of the program.
-        let _ = ARMED.set((*point, fault));
+        let _ = ARMED.set((*point, time, fault));
         Ok(())
     }
 
@@ -135,11 +138,15 @@ mod armed {
     pub fn point(point: Point) -> Result<()> {
         match ARMED.get() {
             // Once: the proof attaches the disk a second time.
-            Some((armed, fault)) if *armed == point && !STRUCK.swap(true, Ordering::Relaxed) => match fault {
-                Fault::Kill => raise(Signal::SIGKILL).context(|| "cannot die"),
-                Fault::Stop => raise(Signal::SIGSTOP).context(|| "cannot stop"),
-                Fault::Fail => Err(Error::failed(format!("failed on purpose at {}", point.name()))),
-            },
+            Some((armed, time, fault))
+                if *armed == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *time =>
+            {
+                match fault {
+                    Fault::Kill => raise(Signal::SIGKILL).context(|| "cannot die"),
+                    Fault::Stop => raise(Signal::SIGSTOP).context(|| "cannot stop"),
+                    Fault::Fail => Err(Error::failed(format!("failed on purpose at {}", point.name()))),
+                }
+            }
             _ => Ok(()),
         }
     }

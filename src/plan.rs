@@ -21,14 +21,14 @@ use crate::operation::{Catalogue, Given, Operation, Selection};
 /// The operation that takes passwords.
 pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
 
-/// What is done with one image.
+/// What is done with one guest.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The image.
-    pub image: PathBuf,
-    /// Its format, where the user said it.
+    /// The images of its disks.
+    pub images: Vec<PathBuf>,
+    /// Their format, where the user said it.
     pub format: Option<Format>,
-    /// How to attach it; none to take the first way that works.
+    /// How to attach them; none to take the first way that works.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
     pub isolation: Isolation,

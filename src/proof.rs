@@ -24,11 +24,11 @@ use crate::session::Attachment;
 pub struct Proof<'a> {
     /// What was to be erased.
     pub plan: ErasePlan,
-    /// The image.
-    pub image: &'a Image,
-    /// The overlay with the work; none with `--in-place`.
-    pub overlay: Option<&'a Overlay>,
-    /// How to attach it again; none where the erasure is proven already and only the files are to be searched.
+    /// The images of the guest's disks.
+    pub images: &'a [Image],
+    /// The overlays with the work, one for each; none with `--in-place`.
+    pub overlays: &'a [&'a Overlay],
+    /// How to attach them again; none where the erasure is proven already and only the files are to be searched.
     pub way: Option<Way>,
     /// Where the guest's swap files are.
     pub swap_files: &'a [SwapFile],
@@ -47,7 +47,10 @@ impl Proof<'_> {
         erasure: Erasure,
         observer: &mut dyn Observer,
     ) -> Result<Erasure> {
-        let live = live(self.image, self.overlay)?;
+        let disks = self.images.iter().enumerate();
+        let lives = disks.map(|(index, image)| live(image, self.overlays.get(index).copied()));
+        // All by their files, or all by their disks.
+        let live: Option<Vec<Live>> = lives.collect::<Result<Option<_>>>()?;
         let (proven, copies) = thread::scope(|scope| {
             let searched = live.as_ref().map(|live| scope.spawn(|| self.search(live)));
             let proven = self.prove(specs, live.is_none(), erasure, observer);
@@ -60,9 +63,10 @@ impl Proof<'_> {
         fault::point(Point::Proven).map(|()| erasure)
     }
 
-    fn search(&self, live: &Live) -> Result<Copies> {
-        let overlay = self.overlay.map(|overlay| (overlay.file(), &live.overlay));
-        let places: Vec<_> = std::iter::once((self.image.lock.file(), &live.image)).chain(overlay).collect();
+    fn search(&self, live: &[Live]) -> Result<Copies> {
+        let images = self.images.iter().zip(live).map(|(image, live)| (image.lock.file(), &live.image));
+        let overlays = self.overlays.iter().zip(live).map(|(overlay, live)| (overlay.file(), &live.overlay));
+        let places: Vec<_> = images.chain(overlays).collect();
         copies::search(self.prints, &places)
     }
 

@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::commit::{Pending, interrupted};
 use crate::image::container::ContainerErasure;
+use crate::image::group::{Standing, standing};
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
 use crate::record::{PendingRecord, SealRecord, digest};
@@ -19,60 +20,90 @@ use crate::sys::interrupt;
 pub struct Committed {
     /// Where the record is.
     pub record: PathBuf,
-    /// The image's digest, where one was wanted.
-    pub sha256: Option<String>,
-    /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
+    /// The sealed images, the first one first, and their digests where they were wanted.
+    pub disks: Vec<(PathBuf, Option<String>)>,
+    /// What became of the bytes of the image files that hold nothing of their disks; none when nothing was to be erased.
     pub container: Option<ContainerErasure>,
 }
 
-/// Finishes a commit that stands in its journal.
+/// Finishes a commit that stands in its journals.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Interrupted`]: the journal stays, and `recover` can try again. Any other kind when the commit had
-/// just begun and the image is unchanged; then nothing is left of it.
+/// [`crate::ErrorKind::Interrupted`]: the journals stay, and `recover` can try again. Any other kind when the commit had
+/// just begun and the images are unchanged; then nothing is left of it.
 pub fn finish(
-    pending: Pending,
-    (image, lock): (&Path, &LockedImage),
+    pending: Pending<'_>,
+    image: &Path,
     record: PendingRecord,
     observer: &mut dyn Observer,
 ) -> Result<Committed> {
-    let pending = pending.write(lock)?;
-    let committed = record_it(&pending, (image, lock), record, observer)
-        .map_err(|error| interrupted(image).caused_by(error))?;
+    let pending = pending.write()?;
+    let committed =
+        record_it(&pending, record, observer).map_err(|error| interrupted(image).caused_by(error))?;
     pending.finish()?;
     Ok(committed)
 }
 
-fn record_it(
-    pending: &Pending,
-    (image, lock): (&Path, &LockedImage),
-    record: PendingRecord,
-    observer: &mut dyn Observer,
-) -> Result<Committed> {
-    let (planned, wants_digest) = pending.record();
+fn record_it(pending: &Pending<'_>, record: PendingRecord, observer: &mut dyn Observer) -> Result<Committed> {
+    let (planned, wants_digest) = pending.record()?;
     let mut statement: SealRecord = serde_json::from_value(planned.clone())
         .context(|| "the journal holds no record of this version of guestseal")?;
-    let container = pending.container(lock)?;
-    let sha256 = wants_digest.then(|| digest::sha256(lock.file(), image, observer)).transpose()?;
-    statement.set_digest(sha256.as_deref());
+    let container = pending.container()?;
+    let disk = |(image, file): (&Path, _)| {
+        let sha256 = wants_digest.then(|| digest::sha256(file, image, observer)).transpose()?;
+        Ok((image.to_path_buf(), sha256))
+    };
+    let disks = pending.images().map(disk).collect::<Result<Vec<_>>>()?;
+    statement.set_digests(disks.iter().map(|(_, sha256)| sha256.as_deref()));
     statement.set_container(container.as_ref());
     let record = record.write(&statement)?.name()?;
-    Ok(Committed { record, sha256, container })
+    Ok(Committed { record, disks, container })
 }
 
-/// Finishes the commit that was interrupted on an image; None when there was none.
+/// Finishes the commit that was interrupted on an image, and on the other disks of its guest; None when there was none.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Busy`] while a run works on it or a guest runs on it, [`crate::ErrorKind::Interrupted`] when it
-/// fails again, failed when the journal is damaged or of another image.
+/// fails again, failed when a journal is damaged or of another image, or a disk is missing.
 pub fn recover(image: &Path, observer: &mut dyn Observer) -> Result<Option<Committed>> {
-    let image = image.canonicalize().context(|| format!("cannot find the image {}", image.display()))?;
-    let lock = LockedImage::open(&image, Use::Commit)?;
-    sweep(folder_of(&image))?;
-    let Some(pending) = Pending::find(&image, &lock)? else { return Ok(None) };
+    match recover_from(image, observer)? {
+        Recovered::Done(done) => Ok(done.map(|done| *done)),
+        Recovered::Elsewhere(first) => match recover_from(&first, observer)? {
+            Recovered::Done(done) => Ok(done.map(|done| *done)),
+            Recovered::Elsewhere(_) => {
+                let what = format!("the journal of {} is not that of a first disk", first.display());
+                Err(Error::failed(what).hint("recover the first disk of this guest"))
+            }
+        },
+    }
+}
+
+enum Recovered {
+    /// Or there was nothing to do.
+    Done(Option<Box<Committed>>),
+    /// The journal beside this image decides.
+    Elsewhere(PathBuf),
+}
+
+fn recover_from(image: &Path, observer: &mut dyn Observer) -> Result<Recovered> {
+    let open = |image: &Path| {
+        let image = image.canonicalize().context(|| format!("cannot find the image {}", image.display()))?;
+        let lock = LockedImage::open(&image, Use::Commit)?;
+        sweep(folder_of(&image))?;
+        Ok((image, lock))
+    };
+    let (image, lock) = open(image)?;
+    let others = match standing(&image, &lock)? {
+        Standing::Nothing => return Ok(Recovered::Done(None)),
+        Standing::Elsewhere(first) => return Ok(Recovered::Elsewhere(first)),
+        Standing::Here(others) => others,
+    };
+    let others = others.iter().map(|other| open(other)).collect::<Result<Vec<_>>>()?;
+    let images: Vec<_> = std::iter::once((image.clone(), lock)).chain(others).collect();
+    let Some(pending) = Pending::find(&images)? else { return Ok(Recovered::Done(None)) };
     let _hold = interrupt::hold();
-    lock.keep_readers_out()?;
+    images.iter().try_for_each(|(_, lock)| lock.keep_readers_out())?;
     observer.event(Event::Stage(crate::seal::WRITING));
     let record = PendingRecord::prepare(&image)?;
-    finish(pending, (&image, &lock), record, observer).map(Some)
+    finish(pending, &image, record, observer).map(|done| Recovered::Done(Some(Box::new(done))))
 }

@@ -5,9 +5,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
+use crate::image::container;
 use crate::image::info::Image;
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::image::overlay::Overlay;
@@ -19,96 +20,107 @@ use crate::sys::interrupt;
 
 /// The files that a run makes, by how its result becomes permanent.
 #[derive(Debug)]
-pub struct Files(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    IntoImage { overlay: Overlay, journal: NamelessFile, record: PendingRecord },
-    NewFile { overlay: Overlay, output: NamelessFile, path: PathBuf, record: PendingRecord },
-    InPlace { record: PendingRecord },
+pub struct Files {
+    /// Working overlays, with the journals of those that are committed; none with `--in-place`.
+    overlays: Vec<(Overlay, Option<NamelessFile>)>,
+    output: Option<NamelessFile>,
+    record: PendingRecord,
 }
 
 impl Files {
-    /// Makes them in the folder of the sealed image.
+    /// Makes them: in the folders of the images, or of the new file `sealed`, which is the first image otherwise.
     ///
     /// # Errors
-    /// When the folder cannot be written, or something stands in the way.
-    pub fn make(plan: &Plan, image: &Image, sealed: &Path) -> Result<Self> {
-        let folder = folder_of(sealed);
+    /// When a folder cannot be written, or something stands in the way.
+    pub fn make(plan: &Plan, images: &[Image], sealed: &Path) -> Result<Self> {
         let record = PendingRecord::prepare(sealed)?;
-        Ok(Self(match plan.commit {
-            CommitMode::InPlace => Kind::InPlace { record },
-            CommitMode::Overlay => {
-                Pending::clear(image)?;
-                let journal = NamelessFile::make(folder, 0o600)?;
-                Kind::IntoImage { overlay: Overlay::make(image, folder)?, journal, record }
+        let (mut output, mut overlays) = (None, Vec::new());
+        for image in images {
+            match plan.commit {
+                CommitMode::InPlace => {}
+                CommitMode::Overlay => {
+                    let folder = folder_of(&image.path);
+                    Pending::clear(image)?;
+                    let journal = NamelessFile::make(folder, 0o600)?;
+                    overlays.push((Overlay::make(image, folder)?, Some(journal)));
+                }
+                CommitMode::Output { .. } => {
+                    let folder = folder_of(sealed);
+                    output = Some(NamelessFile::make(folder, image.mode()?)?);
+                    overlays.push((Overlay::make(image, folder)?, None));
+                }
             }
-            CommitMode::Output { .. } => {
-                let output = NamelessFile::make(folder, image.mode()?)?;
-                let overlay = Overlay::make(image, folder)?;
-                Kind::NewFile { overlay, output, path: sealed.to_path_buf(), record }
-            }
-        }))
+        }
+        Ok(Self { overlays, output, record })
     }
 
-    /// The working overlay; none with `--in-place`.
-    pub fn overlay(&self) -> Option<&Overlay> {
-        match &self.0 {
-            Kind::IntoImage { overlay, .. } | Kind::NewFile { overlay, .. } => Some(overlay),
-            Kind::InPlace { .. } => None,
-        }
+    /// The working overlay of each image; none with `--in-place`.
+    pub fn overlays(&self) -> Vec<&Overlay> {
+        self.overlays.iter().map(|(overlay, _)| overlay).collect()
     }
 
     /// Makes the result permanent, and its record.
     ///
     /// # Errors
-    /// The image is unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
+    /// The images are unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
     pub fn commit(
         self,
         plan: &Plan,
-        image: &Image,
+        (images, sealed): (&[Image], &Path),
         mut statement: SealRecord,
         observer: &mut dyn Observer,
     ) -> Result<Committed> {
-        match self.0 {
-            Kind::IntoImage { mut overlay, journal, record } => {
+        let Self { mut overlays, output, record } = self;
+        match plan.commit {
+            CommitMode::Overlay => {
                 // What has begun is better finished: signals wait.
                 let _hold = interrupt::hold();
                 let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
-                let pending = Pending::begin(&mut overlay, journal, image, (record_text, plan.digest))?;
-                finish(pending, (&image.path, &image.lock), record, observer)
+                let pending = Pending::begin(&mut overlays, images, (record_text, plan.digest))?;
+                finish(pending, sealed, record, observer)
             }
-            Kind::NewFile { overlay, mut output, path, record } => {
-                let container = commit::into_new_file(&overlay, image, &output, &plan.commit)?;
+            CommitMode::Output { .. } => {
+                let ([image], [(overlay, _)], Some(mut output)) = (images, overlays.as_slice(), output)
+                else {
+                    return Err(Error::usage("--output takes one image at a time"));
+                };
+                let container = commit::into_new_file(overlay, image, &output, &plan.commit)?;
                 statement.set_container(container.as_ref());
-                let (record, sha256) = hashed(plan, (output.file(), &path), statement, record, observer)?;
+                let files = [(output.file(), sealed)];
+                let (record, disks) = hashed(plan, &files, statement, record, observer)?;
                 interrupt::check_before("giving the new file its name")?;
                 let _hold = interrupt::hold();
-                output.name_over(path.file_name().unwrap_or_default())?;
+                output.name_over(sealed.file_name().unwrap_or_default())?;
                 fault::point(Point::OutputNamed)?;
-                Ok(Committed { record: record.name()?, sha256, container })
+                Ok(Committed { record: record.name()?, disks, container })
             }
-            Kind::InPlace { record } => {
+            CommitMode::InPlace => {
                 let _hold = interrupt::hold();
-                let container = commit::clean_in_place(image)?;
+                let containers = images.iter().map(commit::clean_in_place).collect::<Result<Vec<_>>>()?;
+                let container = container::sum(containers.into_iter().flatten());
                 statement.set_container(container.as_ref());
-                let file = (image.lock.file(), image.path.as_path());
-                let (record, sha256) = hashed(plan, file, statement, record, observer)?;
-                Ok(Committed { record: record.name()?, sha256, container })
+                let files: Vec<_> =
+                    images.iter().map(|image| (image.lock.file(), image.path.as_path())).collect();
+                let (record, disks) = hashed(plan, &files, statement, record, observer)?;
+                Ok(Committed { record: record.name()?, disks, container })
             }
         }
     }
 }
 
-/// Writes the record of a file that is whole, with its digest where the plan wants one.
+/// Writes the record of files that are whole, with their digests where the plan wants them.
 fn hashed(
     plan: &Plan,
-    (file, path): (&File, &Path),
+    files: &[(&File, &Path)],
     mut statement: SealRecord,
     record: PendingRecord,
     observer: &mut dyn Observer,
-) -> Result<(WrittenRecord, Option<String>)> {
-    let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
-    statement.set_digest(sha256.as_deref());
-    Ok((record.write(&statement)?, sha256))
+) -> Result<(WrittenRecord, Vec<(PathBuf, Option<String>)>)> {
+    let disk = |(file, path): &(&File, &Path)| {
+        let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
+        Ok((path.to_path_buf(), sha256))
+    };
+    let disks = files.iter().map(disk).collect::<Result<Vec<_>>>()?;
+    statement.set_digests(disks.iter().map(|(_, sha256)| sha256.as_deref()));
+    Ok((record.write(&statement)?, disks))
 }

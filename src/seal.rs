@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::statvfs::statvfs;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::apply::Mode;
@@ -47,11 +47,15 @@ pub const WRITING: &str = "writing the result";
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SealReport {
-    /// The image that went in.
-    pub input: ImageFacts,
-    /// The sealed image.
+    /// The images that went in.
+    #[serde(serialize_with = "one_or_all")]
+    pub input: Vec<ImageFacts>,
+    /// The sealed image; the first of several.
     #[serde(with = "path_serde")]
     pub image: PathBuf,
+    /// Each sealed image where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<SealedDisk>,
     /// Its record.
     #[serde(with = "path_serde")]
     pub record: PathBuf,
@@ -70,43 +74,84 @@ pub struct SealReport {
     /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerErasure>,
-    /// Digest of the sealed image.
+    /// Digest of the sealed image where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
 
-/// Seals one image.
+/// One sealed disk of several.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SealedDisk {
+    /// Its image.
+    #[serde(with = "path_serde")]
+    pub image: PathBuf,
+    /// Its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl SealedDisk {
+    /// Of several, each; of one, its digest.
+    pub fn all(mut disks: Vec<(PathBuf, Option<String>)>) -> (Vec<Self>, Option<String>) {
+        match disks.as_mut_slice() {
+            [] => (Vec::new(), None),
+            [(_, sha256)] => (Vec::new(), sha256.take()),
+            _ => (disks.into_iter().map(|(image, sha256)| Self { image, sha256 }).collect(), None),
+        }
+    }
+}
+
+/// The facts of one image by themselves, those of several as a list.
+pub(crate) fn one_or_all<S: Serializer>(facts: &[ImageFacts], serializer: S) -> Result<S::Ok, S::Error> {
+    match facts {
+        [one] => one.serialize(serializer),
+        all => all.serialize(serializer),
+    }
+}
+
+/// Seals one guest.
 ///
 /// # Errors
-/// The image is unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
+/// Its images are unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
 pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
-    observer.event(Event::Image(&plan.image));
+    plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let usage = match plan.commit {
         CommitMode::Overlay => Use::Commit,
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let image = Image::open(&plan.image, plan.format, usage, plan.past)?;
-    image.holds().iter().for_each(|held| observer.event(Event::Warning(held)));
+    let open = |image: &PathBuf| Image::open(image, plan.format, usage, plan.past);
+    let images = plan.images.iter().map(open).collect::<Result<Vec<_>>>()?;
+    for held in images.iter().flat_map(Image::holds) {
+        observer.event(Event::Warning(&held));
+    }
     fault::point(Point::Locked)?;
-    let sealed = sealed_path(plan, &image)?;
-    sweep(folder_of(&sealed))?;
+    let sealed = sealed_path(plan, &images)?;
+    for path in images[1..].iter().map(|image| image.path.as_path()).chain([sealed.as_path()]) {
+        sweep(folder_of(path))?;
+    }
     // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet, and
     // names are given within one mount only.
-    let files = Files::make(plan, &image, &sealed)?;
+    let files = Files::make(plan, &images, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &image, files.overlay(), observer)
-        .map_err(|error| about_room(error, folder_of(&sealed)))?;
+    let applied = apply_to_guest(plan, &images, &files.overlays(), observer).map_err(|error| {
+        let others = images[1..].iter().map(|image| folder_of(&image.path));
+        about_room(error, std::iter::once(folder_of(&sealed)).chain(others))
+    })?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     interrupt::check_before("writing the result")?;
     observer.event(Event::Stage(WRITING));
-    let statement = statement(plan, &image, &applied, &sealed, started);
-    let Committed { record, sha256, container } = files.commit(plan, &image, statement, observer)?;
+    let statement = statement(plan, &images, &applied, &sealed, started);
+    let Committed { record, disks, container } =
+        files.commit(plan, (&images, &sealed), statement, observer)?;
     let Applied { attached, repairs, inspection, edited, erasure } = applied;
-    let (input, Edited { operations, confinement, .. }) = (image.facts(), edited);
+    let (disks, sha256) = SealedDisk::all(disks);
+    let input = images.iter().map(Image::facts).collect();
+    let Edited { operations, confinement, .. } = edited;
     if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {
         let what = format!(
             "{} bytes of the file that hold nothing of its disk are not zero",
@@ -117,6 +162,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     Ok(SealReport {
         input,
         image: sealed,
+        disks,
         record,
         attached,
         repairs,
@@ -130,13 +176,15 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
 }
 
 /// Writes of the guest that find no room end as errors of all kinds; the reason is to be named.
-fn about_room(error: Error, folder: &Path) -> Error {
+fn about_room<'a>(error: Error, mut folders: impl Iterator<Item = &'a Path>) -> Error {
     /// What qemu takes at a time for a new cluster, and some more for its tables.
     const LITTLE: u64 = 256 << 10;
-    let free = statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
-    if free.is_ok_and(|free| free >= LITTLE) || free.is_err() {
+    let free = |folder: &Path| {
+        statvfs(folder).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
+    };
+    let Some(folder) = folders.find(|folder| free(folder).is_ok_and(|free| free < LITTLE)) else {
         return error;
-    }
+    };
     let what = format!("no space is left in {} for the working overlay", folder.display());
     let error = match error.kind() {
         ErrorKind::Failed => error.within(what),
@@ -159,18 +207,15 @@ struct Applied {
 /// Attach, inspect, mount, apply, erase, everything back, and prove: the part of which nothing reaches the image.
 fn apply_to_guest(
     plan: &mut Plan,
-    image: &Image,
-    overlay: Option<&Overlay>,
+    images: &[Image],
+    overlays: &[&Overlay],
     observer: &mut dyn Observer,
 ) -> Result<Applied> {
-    let layers = |read_only| overlay.map_or_else(|| image.node(read_only), |overlay| overlay.node(image));
-    let (way, reason) = choose_way(plan.attach, image, overlay.is_none())?;
-    let cluster_bytes = if overlay.is_some() { CLUSTER } else { image.cluster_bytes()? };
-    let files = DiskFiles::of(image, overlay)?.map(Arc::new);
+    let (way, reason) = choose_way(plan.attach, images, overlays.is_empty())?;
+    let cluster_bytes = cluster_bytes(images, overlays)?;
     let handling = Handling { access: Access::Change, repair: plan.repair };
-    let spec = ImageSpec { layers: layers(false), read_only: false, files: files.clone() };
     let how = (&plan.isolation, plan.attach, (way, reason));
-    let mut site = Site::open(&[spec], how, handling, observer)?;
+    let mut site = Site::open(&specs(images, overlays, false)?, how, handling, observer)?;
     observer.event(Event::Stage("applying operations"));
     let fingerprints = plan.erase.policy != Policy::None;
     let edited = site.edit(&plan.operations, (Mode::Change, fingerprints), observer);
@@ -188,34 +233,54 @@ fn apply_to_guest(
     if proof.is_some() {
         let proof = Proof {
             plan: plan.erase,
-            image,
-            overlay,
+            images,
+            overlays,
             way: (!proven).then_some(way),
             swap_files: &swap_files,
             prints: &edited.fingerprints,
         };
-        let spec = ImageSpec { layers: layers(true), read_only: true, files };
-        erasure = proof.make(&[spec], erasure, observer)?;
+        erasure = proof.make(&specs(images, overlays, true)?, erasure, observer)?;
     }
     Ok(Applied { attached, repairs, inspection, edited, erasure })
 }
 
+/// What is attached: each image, under its overlay where there is one.
+pub(crate) fn specs(images: &[Image], overlays: &[&Overlay], read_only: bool) -> Result<Vec<ImageSpec>> {
+    let spec = |(index, image): (usize, &Image)| {
+        let overlay = overlays.get(index).copied();
+        let layers = overlay.map_or_else(|| image.node(read_only), |overlay| overlay.node(image));
+        Ok(ImageSpec { layers, read_only, files: DiskFiles::of(image, overlay)?.map(Arc::new) })
+    };
+    images.iter().enumerate().map(spec).collect()
+}
+
+/// The largest of the units in which the disks' files keep data: what is a multiple of it is one of all.
+fn cluster_bytes(images: &[Image], overlays: &[&Overlay]) -> Result<u64> {
+    if !overlays.is_empty() {
+        return Ok(CLUSTER);
+    }
+    images.iter().try_fold(1, |most, image| Ok(image.cluster_bytes()?.max(most)))
+}
+
 /// The record, but for the digest.
-fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, started: String) -> SealRecord {
+fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.edited.operations);
+    let facts: Vec<_> = images.iter().map(Image::facts).collect();
+    let subject = |path: &Path| Subject {
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        digest: BTreeMap::new(),
+    };
+    let others = images[1..].iter().map(|image| image.path.as_path());
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
-        subject: vec![Subject {
-            name: sealed.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            digest: BTreeMap::new(),
-        }],
+        subject: std::iter::once(sealed).chain(others).map(subject).collect(),
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
             tool_version: env!("CARGO_PKG_VERSION").into(),
             started,
             finished: now(),
-            input: json!(image.facts()),
+            input: if let [facts] = facts.as_slice() { json!(facts) } else { json!(facts) },
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
@@ -230,7 +295,9 @@ fn statement(plan: &Plan, image: &Image, applied: &Applied, sealed: &Path, start
     }
 }
 
-fn sealed_path(plan: &Plan, image: &Image) -> Result<PathBuf> {
+/// Where the record stands beside: the new file, or the first image.
+fn sealed_path(plan: &Plan, images: &[Image]) -> Result<PathBuf> {
+    let Some(image) = images.first() else { return Err(Error::usage("no image is named")) };
     let CommitMode::Output { path, .. } = &plan.commit else { return Ok(image.path.clone()) };
     if path.canonicalize().is_ok_and(|path| path == image.path) {
         return Err(Error::usage("--output names the image itself")

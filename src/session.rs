@@ -267,9 +267,9 @@ fn unfinished(storage: &Storage, access: Access) -> Vec<String> {
 /// Chooses how to attach, and says why.
 ///
 /// # Errors
-/// A usage error when the way that was asked for cannot work for this image.
-pub fn choose_way(asked: Option<Way>, image: &Image, direct: bool) -> Result<(Way, &'static str)> {
-    let raw = image.format == Format::Raw && direct;
+/// A usage error when the way that was asked for cannot work for these images of one guest.
+pub fn choose_way(asked: Option<Way>, images: &[Image], direct: bool) -> Result<(Way, &'static str)> {
+    let raw = images.iter().all(|image| image.format == Format::Raw) && direct;
     match asked {
         Some(Way::Loop) if !raw => Err(crate::Error::usage(
             "--attach loop works only on raw images, with --in-place or when they are only read",

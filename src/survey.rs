@@ -2,22 +2,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::apply::Mode;
-use crate::attach::{ImageSpec, Way};
+use crate::attach::Way;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, prove};
-use crate::error::{Result, both};
+use crate::error::{Error, Result, both};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
-use crate::image::live::DiskFiles;
 use crate::image::lock::Use;
 use crate::image::nameless::folder_of;
 use crate::image::overlay::Overlay;
@@ -28,9 +26,10 @@ use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
 use crate::plan::{Planned, recorded};
-use crate::record::{self, SealRecord, digest};
+use crate::record::{SealRecord, Subject, digest, disks};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
+use crate::seal::{one_or_all, specs};
 use crate::session::{Handling, Inspection, choose_way};
 use crate::site::{Finished, Site, Where};
 use crate::sys::confine::Confinement;
@@ -40,8 +39,9 @@ use crate::worker::conversation::Edited;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Survey {
-    /// The image.
-    pub image: ImageFacts,
+    /// The images.
+    #[serde(serialize_with = "one_or_all")]
+    pub image: Vec<ImageFacts>,
     /// Whether somebody else used the image meanwhile, so that what was read may have moved.
     pub moving: bool,
     /// Filesystems that would be repaired.
@@ -55,14 +55,14 @@ pub struct Survey {
     pub operations: Vec<OperationReport>,
 }
 
-/// How to open an image that is only looked at.
+/// How to open a guest that is only looked at.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The image.
-    pub image: PathBuf,
-    /// Its format, where the user said it.
+    /// The images of its disks.
+    pub images: Vec<PathBuf>,
+    /// Their format, where the user said it.
     pub format: Option<Format>,
-    /// How to attach it.
+    /// How to attach them.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
     pub isolation: Isolation,
@@ -78,42 +78,52 @@ pub struct Target {
 /// # Errors
 /// When the image or its guest cannot be understood.
 pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observer) -> Result<Survey> {
-    let image = open(target, observer)?;
+    let images = open(target, observer)?;
     let nothing = ErasePlan { policy: Policy::None, ..ErasePlan::default() };
-    look(&image, target, operations, nothing, observer)
+    look(&images, target, operations, nothing, observer)
         .map(|(seen, _)| seen)
-        .map_err(|error| image.lock.blame(error))
+        .map_err(|error| blame(&images, error))
 }
 
-fn open(target: &Target, observer: &mut dyn Observer) -> Result<Image> {
-    observer.event(Event::Image(&target.image));
+fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
     let usage = if target.repair { Use::Read } else { Use::Look };
-    let image = Image::open(&target.image, target.format, usage, target.past)?;
-    if let Some(who) = image.lock.moving() {
-        let name = target.image.display();
-        observer.event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
-    }
-    Ok(image)
+    let mut open = |path: &PathBuf| {
+        observer.event(Event::Image(path));
+        let image = Image::open(path, target.format, usage, target.past)?;
+        if let Some(who) = image.lock.moving() {
+            let name = path.display();
+            observer
+                .event(Event::Warning(&format!("{name} is in use: {who}: what is read here may be moving")));
+        }
+        Ok(image)
+    };
+    target.images.iter().map(&mut open).collect()
+}
+
+/// The same failure, which may be due to somebody who changes an image meanwhile.
+fn blame(images: &[Image], error: Error) -> Error {
+    images.iter().fold(error, |error, image| image.lock.blame(error))
+}
+
+fn is_moving(images: &[Image]) -> bool {
+    images.iter().any(|image| image.lock.moving().is_some())
 }
 
 fn look(
-    image: &Image,
+    images: &[Image],
     target: &Target,
     operations: &[Planned],
     plan: ErasePlan,
     observer: &mut dyn Observer,
 ) -> Result<(Survey, Residue)> {
-    let overlay = target.repair.then(|| Overlay::make(image, folder_of(&image.path))).transpose()?;
-    let layers = overlay.as_ref().map_or_else(|| image.node(true), |overlay| overlay.node(image));
-    let spec = ImageSpec {
-        layers,
-        read_only: overlay.is_none(),
-        files: DiskFiles::of(image, overlay.as_ref())?.map(Arc::new),
-    };
-    let way = choose_way(target.attach, image, overlay.is_none())?;
+    let overlay = |image: &Image| Overlay::make(image, folder_of(&image.path));
+    let overlays =
+        if target.repair { images.iter().map(overlay).collect::<Result<_>>()? } else { Vec::new() };
+    let specs = specs(images, &overlays.iter().collect::<Vec<_>>(), overlays.is_empty())?;
+    let way = choose_way(target.attach, images, overlays.is_empty())?;
     let handling = Handling { access: Access::Look, repair: target.repair };
     let how = (&target.isolation, target.attach, way);
-    let mut site = Site::open(&[spec], how, handling, observer)?;
+    let mut site = Site::open(&specs, how, handling, observer)?;
     let Edited { operations, confinement, .. } = match site.edit(operations, (Mode::Look, false), observer) {
         Ok(seen) => seen,
         Err(error) => return both(Err(error), site.abandon()),
@@ -123,8 +133,8 @@ fn look(
     let Finished { inspection, repairs, erasure, swap_files, proven } = finished;
     let residue =
         if proven && prove.is_some() { Residue::Found(erasure) } else { Residue::Unknown(swap_files) };
-    let moving = image.lock.moving().is_some();
-    Ok((Survey { image: image.facts(), moving, repairs, inspection, confinement, operations }, residue))
+    let (image, moving) = (images.iter().map(Image::facts).collect(), is_moving(images));
+    Ok((Survey { image, moving, repairs, inspection, confinement, operations }, residue))
 }
 
 /// What is known of deleted data when a guest was looked at.
@@ -139,14 +149,17 @@ enum Residue {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Verdict {
-    /// The image.
+    /// The image; the first of several.
     #[serde(with = "path_serde")]
     pub image: PathBuf,
+    /// Each image where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskVerdict>,
     /// Whether nothing was found.
     pub sealed: bool,
     /// Whether somebody else used the image meanwhile, so that what was read may have moved.
     pub moving: bool,
-    /// None when the record has no digest.
+    /// Whether those of all images do; none when the record has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_matches: Option<bool>,
     /// Operations whose work is no longer true, with what is back.
@@ -161,40 +174,79 @@ pub struct Verdict {
     pub container: Option<ContainerResidue>,
 }
 
-/// Holds an image against its record: the digest, every recorded operation, which must find nothing to do, and the
+/// What `verify` found of one disk of several.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DiskVerdict {
+    /// Its image.
+    #[serde(with = "path_serde")]
+    pub image: PathBuf,
+    /// None when the record has no digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest_matches: Option<bool>,
+}
+
+/// Holds the images of a guest against their record: the digest, every recorded operation, which must find nothing to do, and the
 /// proof of the erasure as far as one was recorded.
 ///
 /// # Errors
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
-    let path = target.image.as_path();
-    // Before its record, which an interrupted commit has not written yet.
-    let image = open(target, observer)?;
+    // Before their record, which an interrupted commit has not written yet.
+    let images = open(target, observer)?;
     let SealRecord { predicate: seal, subject, .. } =
-        record::load(path).map_err(|error| image.lock.blame(error))?;
+        disks::load(&target.images).map_err(|error| blame(&images, error))?;
+    let wanted = disks::matched(&target.images, &subject)?;
     let operations: Vec<_> =
         seal.operations.into_iter().map(|operation| (operation.name, operation.parameters)).collect();
     let planned = recorded(catalogue, &operations)?;
-    let wanted = subject.first().and_then(|subject| subject.digest.get("sha256"));
     let judge = |observer: &mut dyn Observer| {
-        let digest_matches = wanted
-            .map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?))
-            .transpose()?;
-        let (seen, residue) = look(&image, target, &planned, seal.erasure.plan(), observer)?;
+        let matches = digests(target, &images, &wanted, observer)?;
+        let looked = look(&images, target, &planned, seal.erasure.plan(), observer);
+        let (seen, residue) = looked.map_err(|error| about_disks(error, target, &wanted, &matches))?;
         let erasure = match residue {
             Residue::Found(erasure) => Some(erasure),
             Residue::Unknown(swap_files) => {
-                residue_in(&image, target, seal.erasure.plan(), &swap_files, observer)?
+                residue_in(&images, target, seal.erasure.plan(), &swap_files, observer)?
             }
         };
-        let mut verdict = verdict(&image, path, digest_matches, erasure)?;
+        let mut verdict = verdict(&images, target, &matches, erasure)?;
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
         verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
         verdict.found = of(Outcome::Changed).cloned().collect();
         verdict.sealed &= verdict.found.is_empty();
         Ok(verdict)
     };
-    judge(observer).map_err(|error| image.lock.blame(error))
+    judge(observer).map_err(|error| blame(&images, error))
+}
+
+fn digests(
+    target: &Target,
+    images: &[Image],
+    wanted: &[&Subject],
+    observer: &mut dyn Observer,
+) -> Result<Vec<Option<bool>>> {
+    let mut matches = Vec::new();
+    for ((image, path), subject) in images.iter().zip(&target.images).zip(wanted) {
+        let wanted = subject.digest.get("sha256");
+        let same = wanted.map(|wanted| Ok(*wanted == digest::sha256(image.lock.file(), path, observer)?));
+        matches.push(same.transpose()?);
+    }
+    Ok(matches)
+}
+
+/// A guest with a disk that is not its own may not even be understood.
+fn about_disks(error: Error, target: &Target, wanted: &[&Subject], matches: &[Option<bool>]) -> Error {
+    let disks = target.images.iter().zip(wanted).zip(matches);
+    let mut others = disks.filter(|(_, matches)| **matches == Some(false));
+    match others.next() {
+        Some(((image, subject), _)) if wanted.len() > 1 => error.within(format!(
+            "{} is not the disk {} that was sealed: its digest differs",
+            image.display(),
+            subject.name
+        )),
+        _ => error,
+    }
 }
 
 /// Looks whether deleted data can be read back from an image, whoever sealed it; it needs no record.
@@ -202,14 +254,14 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
 /// # Errors
 /// When the check cannot be made; what it finds is in the verdict.
 pub fn residue(target: &Target, observer: &mut dyn Observer) -> Result<Verdict> {
-    let image = open(target, observer)?;
-    residue_in(&image, target, ErasePlan::default(), &[], observer)
-        .and_then(|erasure| verdict(&image, &target.image, None, erasure))
-        .map_err(|error| image.lock.blame(error))
+    let images = open(target, observer)?;
+    residue_in(&images, target, ErasePlan::default(), &[], observer)
+        .and_then(|erasure| verdict(&images, target, &[], erasure))
+        .map_err(|error| blame(&images, error))
 }
 
 fn residue_in(
-    image: &Image,
+    images: &[Image],
     target: &Target,
     plan: ErasePlan,
     swap_files: &[SwapFile],
@@ -218,12 +270,8 @@ fn residue_in(
     if plan.policy == Policy::None {
         return Ok(None);
     }
-    let specs = [ImageSpec {
-        layers: image.node(true),
-        read_only: true,
-        files: DiskFiles::of(image, None)?.map(Arc::new),
-    }];
-    let how = (&target.isolation, target.attach, choose_way(target.attach, image, true)?);
+    let specs = specs(images, &[], true)?;
+    let how = (&target.isolation, target.attach, choose_way(target.attach, images, true)?);
     let attachment = match Where::of(&specs, how, observer)? {
         Where::Host { attachment, .. } => attachment,
         Where::Machine { machine, .. } => {
@@ -239,19 +287,29 @@ fn residue_in(
 }
 
 fn verdict(
-    image: &Image,
-    path: &Path,
-    digest_matches: Option<bool>,
+    images: &[Image],
+    target: &Target,
+    matches: &[Option<bool>],
     erasure: Option<Erasure>,
 ) -> Result<Verdict> {
-    let moving = image.lock.moving().is_some();
+    let moving = is_moving(images);
     // The tables of an image that is in use make no sense by its file alone.
-    let look = erasure.is_some() && !moving;
-    let container = look.then(|| container::residue(image.lock.file(), image.format)).transpose()?;
+    let looks = images.iter().filter(|_| erasure.is_some() && !moving);
+    let residues = looks.map(|image| container::residue(image.lock.file(), image.format));
+    let container = container::sum_of_residue(residues.collect::<Result<Vec<_>>>()?);
+    let known: Vec<bool> = matches.iter().copied().flatten().collect();
+    let digest_matches = (!known.is_empty()).then(|| known.iter().all(|same| *same));
+    let disk = |(index, image): (usize, &PathBuf)| {
+        let digest_matches = matches.get(index).copied().flatten();
+        DiskVerdict { image: image.clone(), digest_matches }
+    };
+    let several = images.len() > 1;
+    let disks = target.images.iter().enumerate().filter(|_| several).map(disk).collect();
     let clean = erasure.as_ref().is_none_or(|erasure| erasure.residue() == 0)
         && container.as_ref().is_none_or(|container| container.bytes_nonzero == 0);
     Ok(Verdict {
-        image: path.to_path_buf(),
+        image: target.images.first().cloned().unwrap_or_default(),
+        disks,
         sealed: clean && digest_matches != Some(false),
         moving,
         digest_matches,

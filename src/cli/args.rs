@@ -267,7 +267,7 @@ pub struct SealArgs {
     /// The images, each a guest of its own.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// The disk of a guest, as virt-sysprep names it.
+    /// A disk of one guest, as virt-sysprep names it; repeat it for a guest with several disks.
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
@@ -332,11 +332,14 @@ pub enum DigestChoice {
 /// The options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The images.
-    #[arg(required_unless_present = "tree", value_name = "IMAGE")]
+    /// The images, each a guest of its own.
+    #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// A disk of one guest; repeat it for a guest with several disks.
+    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
+    pub add: Vec<PathBuf>,
     /// Look at the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
@@ -349,11 +352,14 @@ pub struct InspectArgs {
 /// The options of `verify`.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// The images.
-    #[arg(required_unless_present = "tree", value_name = "IMAGE")]
+    /// The images, each a guest of its own.
+    #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+    /// A disk of one guest; repeat it for a guest with several disks.
+    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
+    pub add: Vec<PathBuf>,
     /// Verify the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
     #[arg(long)]

@@ -18,10 +18,14 @@ pub(super) fn summary(plan: &Plan, report: &SealReport, started: Instant, printe
         Policy::None => "deleted data can be read back".to_owned(),
         _ => format!("{} erased", bytes(report.erasure.bytes_zeroed())),
     };
+    let image = match report.disks.len() {
+        0 => report.image.display().to_string(),
+        _ => report.disks.iter().map(|disk| disk.image.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
     format!(
         "{} {} ({}): {counts}, {} of content; {erased}; record {}; {:.2} s",
         printer.paint("sealed", "32;1"),
-        report.image.display(),
+        image,
         report.inspection.guest.os.pretty_name,
         bytes(content),
         report.record.display(),
@@ -62,13 +66,14 @@ pub(super) fn guest_line(guest: &Guest) -> String {
 /// The guest, its disk, and what each operation would do.
 pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
     printer.line(&guest_line(&seen.inspection.guest));
-    let image = &seen.image;
-    printer.line(&format!(
-        "image: {}, disk of {}, file of {}",
-        image.format.driver(),
-        bytes(image.virtual_bytes),
-        bytes(image.file_bytes)
-    ));
+    for image in &seen.image {
+        printer.line(&format!(
+            "image: {}, disk of {}, file of {}",
+            image.format.driver(),
+            bytes(image.virtual_bytes),
+            bytes(image.file_bytes)
+        ));
+    }
     for (index, volume) in seen.inspection.storage.volumes.iter().enumerate() {
         let name = crate::inspect::layout::volume_name(volume);
         let content =

@@ -19,7 +19,7 @@ use crate::sys::users::Identity;
 /// The plans of a `seal`, and what the user should be told about them.
 #[derive(Debug)]
 pub struct Plans {
-    /// One for each image.
+    /// One for each guest.
     pub plans: Vec<Plan>,
     /// Warnings.
     pub warnings: Vec<String>,
@@ -119,8 +119,29 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
     Ok(parameters)
 }
 
-/// Refuses to seal one image twice, by whatever names. Those that are missing are for whoever opens them to report.
-fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
+/// The guests that are named, each by the images of its disks.
+///
+/// # Errors
+/// Usage errors: none, one image twice, both ways at once.
+pub(super) fn guests(images: &[PathBuf], add: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>> {
+    let guests: Vec<Vec<PathBuf>> = match (images, add) {
+        ([], []) => {
+            return Err(Error::usage("no image is named")
+                .hint("guestseal IMAGE… seals images; guestseal --help tells more"));
+        }
+        (images, []) => images.iter().map(|image| vec![image.clone()]).collect(),
+        ([], disks) => vec![disks.to_vec()],
+        _ => {
+            return Err(Error::usage("name images either with -a or without").hint(
+                "repeated -a are the disks of one guest; without it each image is a guest of its own",
+            ));
+        }
+    };
+    Ok(guests)
+}
+
+/// Refuses one image that is named twice, by whatever names. Those that are missing are for whoever opens them to report.
+pub(super) fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
     let known = images.iter().filter_map(|path| Some((*path, Identity::of(&path.metadata().ok()?))));
     let known: Vec<_> = known.collect();
     for (index, (path, identity)) in known.iter().enumerate() {
@@ -141,22 +162,12 @@ fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
 /// # Errors
 /// As [`choose`], and usage errors about the images.
 pub fn plans(args: &SealArgs) -> Result<Plans> {
-    let images: Vec<&PathBuf> = match (args.images.as_slice(), args.add.as_slice()) {
-        ([], []) => {
-            return Err(Error::usage("no image is named")
-                .hint("guestseal IMAGE… seals images; guestseal --help tells more"));
-        }
-        (images, []) => images.iter().collect(),
-        ([], [disk]) => vec![disk],
-        ([], _) => {
-            return Err(Error::unsupported("guests with several disks (-a repeated) are not supported yet")
-                .hint("name images without -a when each is a guest of its own"));
-        }
-        _ => return Err(Error::usage("name images either with -a or without")),
-    };
+    let guests = guests(&args.images, &args.add)?;
+    let images: Vec<_> = guests.iter().flatten().collect();
     refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
-        return Err(Error::usage("--output takes one image at a time"));
+        return Err(Error::usage("--output takes one image at a time")
+            .hint("leave --output out, and keep a copy of the images"));
     }
     let commit = match &args.output {
         Some(path) => {
@@ -185,8 +196,8 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         )
         .hint("leave one of them out"));
     }
-    let plan = |image: &PathBuf| Plan {
-        image: image.clone(),
+    let plan = |images: Vec<PathBuf>| Plan {
+        images,
         format: args.image.format,
         attach: args.image.attach.way(),
         isolation: isolation.clone(),
@@ -202,7 +213,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         digest: args.digest == DigestChoice::Sha256,
     };
     Ok(Plans {
-        plans: images.into_iter().map(plan).collect(),
+        plans: guests.into_iter().map(plan).collect(),
         warnings: chosen.warnings,
         generated: chosen.generated,
     })

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::CommandFactory;
@@ -14,7 +14,7 @@ use super::args::{
 use super::describe::{describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
-use super::request::{Plans, catalogue, choose, isolation, plans};
+use super::request::{Plans, catalogue, choose, guests, isolation, plans, refuse_twice};
 use super::tree;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
@@ -22,7 +22,7 @@ use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::operation::{json_schema, parse};
 use crate::plan::Planned;
-use crate::seal::seal;
+use crate::seal::{SealedDisk, seal};
 use crate::survey::{Target, residue, survey, verify};
 use crate::sys::interrupt;
 
@@ -62,13 +62,14 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            let target = Target { repair: plan.repair, past: plan.past, ..target(&plan.image, &args.image)? };
+            let target =
+                Target { repair: plan.repair, past: plan.past, ..target(&plan.images, &args.image)? };
             return look(&target, &plan.operations, printer);
         }
         let started = Instant::now();
         let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
-            CommitMode::InPlace => half_edited(&plan.image, error),
-            _ => about(&plan.image, error),
+            CommitMode::InPlace => half_edited(&plan.images, error),
+            _ => about_all(&plan.images, error),
         })?;
         sealed = true;
         printer.end_progress();
@@ -125,23 +126,35 @@ pub(super) fn each<T>(
 
 /// Of several images, the error says which; after a signal it says what became of the image.
 pub(super) fn about(image: &Path, error: Error) -> Error {
+    about_all(&[image.to_path_buf()], error)
+}
+
+/// The same for the disks of one guest.
+fn about_all(images: &[PathBuf], error: Error) -> Error {
     if error.kind() == ErrorKind::Stopped {
-        return error.within(format!("nothing was changed in {}", image.display()));
+        return error.within(format!("nothing was changed in {}", names(images)));
     }
-    let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if error.chain().contains(&name) {
+    let chain = error.chain();
+    let name = |image: &PathBuf| image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if images.iter().any(|image| chain.contains(&name(image))) {
         error
     } else {
-        error.within(format!("cannot work on {}", image.display()))
+        error.within(format!("cannot work on {}", names(images)))
     }
 }
 
-fn half_edited(image: &Path, error: Error) -> Error {
+/// The disks of one guest, for people.
+fn names(images: &[PathBuf]) -> String {
+    let names: Vec<_> = images.iter().map(|image| image.display().to_string()).collect();
+    names.join(", ")
+}
+
+fn half_edited(images: &[PathBuf], error: Error) -> Error {
     match error.kind() {
         ErrorKind::Stopped => error
-            .within(format!("{} may be half edited", image.display()))
+            .within(format!("{} may be half edited", names(images)))
             .hint("--in-place undoes nothing: seal it again, or take your copy"),
-        _ => about(image, error),
+        _ => about_all(images, error),
     }
 }
 
@@ -149,10 +162,10 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
-fn target(image: &Path, args: &ImageArgs) -> Result<Target> {
+fn target(images: &[PathBuf], args: &ImageArgs) -> Result<Target> {
     let past = Past { allow_backing: args.allow_backing, ..Past::default() };
     let (attach, isolation) = (args.attach.way(), isolation(args)?);
-    Ok(Target { image: image.to_path_buf(), format: args.format, attach, isolation, repair: false, past })
+    Ok(Target { images: images.to_vec(), format: args.format, attach, isolation, repair: false, past })
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
@@ -160,14 +173,14 @@ fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
         return tree::inspect(folder, args, printer);
     }
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
-    each(&args.images, printer, |image, printer| {
-        look(&target(image, &args.image)?, &chosen.operations, printer)
-    })
+    let guests = guests(&args.images, &args.add)?;
+    refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
+    each(guests, printer, |images, printer| look(&target(&images, &args.image)?, &chosen.operations, printer))
 }
 
 fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Result<(Exit, Value)> {
-    printer.line(&format!("{} (nothing is changed)", target.image.display()));
-    let seen = survey(target, operations, printer).map_err(|error| about(&target.image, error))?;
+    printer.line(&format!("{} (nothing is changed)", names(&target.images)));
+    let seen = survey(target, operations, printer).map_err(|error| about_all(&target.images, error))?;
     describe_guest(&seen, printer);
     to_json(&seen)
 }
@@ -177,11 +190,13 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
         return tree::verify(folder, args, printer);
     }
     let catalogue = catalogue(&args.catalogue)?;
-    each(&args.images, printer, |image, printer| {
-        let target = target(image, &args.image)?;
+    let guests = guests(&args.images, &args.add)?;
+    refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
+    each(guests, printer, |images, printer| {
+        let target = target(&images, &args.image)?;
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
-        let verdict = verdict.map_err(|error| about(image, error))?;
+        let verdict = verdict.map_err(|error| about_all(&images, error))?;
         printer.end_progress();
         verdict.erasure.iter().for_each(|erasure| describe_erasure(erasure, printer));
         if let Some(container) = verdict.container.as_ref().filter(|container| container.bytes_nonzero > 0) {
@@ -190,7 +205,11 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
                 "    the file       -        {left} not zero in what holds nothing of the disk"
             ));
         }
-        if verdict.digest_matches == Some(false) {
+        let differs = match verdict.disks.as_slice() {
+            [] if verdict.digest_matches == Some(false) => vec![&verdict.image],
+            disks => disks.iter().filter(|d| d.digest_matches == Some(false)).map(|d| &d.image).collect(),
+        };
+        for image in differs {
             printer
                 .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
         }
@@ -207,7 +226,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             (true, true) => printer.paint("not proven", "31;1"),
             (true, false) => printer.paint(good, "32;1"),
         };
-        printer.line(&format!("{}: {word}", image.display()));
+        printer.line(&format!("{}: {word}", names(&images)));
         let exit = if verdict.sealed && !unproven { Exit::Done } else { Exit::from(ErrorKind::Found) };
         to_json(&verdict).map(|(_, value)| (exit, value))
     })
@@ -220,7 +239,11 @@ fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, V
         || "nothing to recover".to_owned(),
         |done| {
             format!(
-                "the interrupted commit is finished: the image is sealed; record {}",
+                "the interrupted commit is finished: {} sealed; record {}",
+                match done.disks.as_slice() {
+                    [_] => "the image is".to_owned(),
+                    disks => format!("all {} disks are", disks.len()),
+                },
                 done.record.display()
             )
         },
@@ -228,8 +251,13 @@ fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, V
     printer.line(&format!("{}: {text}", image.display()));
     let mut result = json!({ "image": image, "recovered": finished.is_some() });
     if let Some(done) = finished {
+        let (disks, sha256) = SealedDisk::all(done.disks);
         result["record"] = json!(done.record);
-        result["sha256"] = json!(done.sha256);
+        if disks.is_empty() {
+            result["sha256"] = json!(sha256);
+        } else {
+            result["disks"] = json!(disks);
+        }
     }
     Ok((Exit::Done, result))
 }

@@ -3,6 +3,9 @@
 //!
 //! Its text: a first line `guestseal-journal 1 SHA256 BYTES`, then so many bytes of JSON with that digest. When the
 //! image is whole, the line `written SECONDS NANOSECONDS BYTES` (its stamp) is appended; a torn one counts as none.
+//!
+//! Of a guest with several disks each has one. That of the first decides: it is written last and removed first, and the
+//! others count only while it stands.
 
 #![forbid(unsafe_code)]
 
@@ -26,10 +29,20 @@ const LIMIT: u64 = 64 << 20;
 const MAGIC: &str = "guestseal-journal 1 ";
 const WRITTEN: &str = "written ";
 
+/// What a journal says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Entry {
+    /// That of a guest's first disk, or its only one.
+    First(FirstEntry),
+    /// That of another disk.
+    Other(OtherEntry),
+}
+
 /// What is needed to finish a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Entry {
+pub struct FirstEntry {
     /// The image.
     pub image: ImageIdentity,
     /// Its format.
@@ -43,6 +56,48 @@ pub struct Entry {
     /// What becomes of the image's past.
     #[serde(default, skip_serializing_if = "Past::is_refused")]
     pub past: Past,
+    /// The guest's other disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
+}
+
+/// The disks that are committed together with a first one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Group {
+    /// What no other commit is called.
+    pub id: String,
+    /// Their images: names where they are in the folder of the first, absolute paths otherwise.
+    pub others: Vec<PathBuf>,
+}
+
+/// What is needed of a disk that is not the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OtherEntry {
+    /// The image.
+    pub image: ImageIdentity,
+    /// Its format.
+    pub format: Format,
+    /// The overlay that is written into it.
+    pub overlay: Identity,
+    /// What becomes of the image's past.
+    #[serde(default, skip_serializing_if = "Past::is_refused")]
+    pub past: Past,
+    /// Whose journal decides.
+    pub first: First,
+}
+
+/// The first disk, as the journals of the others know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct First {
+    /// Its image: a name where it is in the same folder, an absolute path otherwise.
+    pub path: PathBuf,
+    /// The file.
+    pub file: Identity,
+    /// What their commit is called.
+    pub group: String,
 }
 
 /// A journal that was read.
@@ -70,6 +125,16 @@ pub(super) fn beside(image: &Path, what: &str) -> PathBuf {
 }
 
 impl Entry {
+    /// The image that it is about, its format, its overlay, and what becomes of its past.
+    pub fn disk(&self) -> (&ImageIdentity, Format, &Identity, Past) {
+        match self {
+            Self::First(FirstEntry { image, format, overlay, past, .. })
+            | Self::Other(OtherEntry { image, format, overlay, past, .. }) => {
+                (image, *format, overlay, *past)
+            }
+        }
+    }
+
     /// The text of a journal that begins.
     ///
     /// # Errors
@@ -144,17 +209,27 @@ fn digest(bytes: &[u8]) -> String {
 pub fn load(image: &Path) -> Result<Option<(File, Journal)>> {
     let path = path_of(image);
     let about = |error| refused(image, error);
-    let Some(mut file) = open_own(&path).map_err(about)? else { return Ok(None) };
-    let mut text = Vec::new();
-    Read::by_ref(&mut file)
-        .take(LIMIT)
-        .read_to_end(&mut text)
-        .context(|| "it cannot be read")
-        .map_err(about)?;
-    let journal = Journal::parse(&text).map_err(about)?;
+    let Some(file) = open_own(&path).map_err(about)? else { return Ok(None) };
+    let journal = read(&file).map_err(about)?;
     // A torn line may not stand before the whole one.
     file.set_len(journal.bytes).context(|| "its end cannot be cut off").map_err(about)?;
     Ok(Some((file, journal)))
+}
+
+/// What the journal of an image says, which is only looked at; None when it has none.
+///
+/// # Errors
+/// As [`load`].
+pub fn peek(image: &Path) -> Result<Option<Entry>> {
+    let about = |error| refused(image, error);
+    let Some(file) = open_own(&path_of(image)).map_err(about)? else { return Ok(None) };
+    read(&file).map(|journal| Some(journal.entry)).map_err(about)
+}
+
+fn read(file: &File) -> Result<Journal> {
+    let mut text = Vec::new();
+    file.take(LIMIT).read_to_end(&mut text).context(|| "it cannot be read")?;
+    Journal::parse(&text)
 }
 
 /// What to say of a journal that cannot be used.
@@ -209,13 +284,18 @@ mod tests {
     fn entry() -> Entry {
         let file = Identity { device: 1, inode: 2, boot: "b".into() };
         let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into() };
-        Entry {
+        Entry::First(first(image, file))
+    }
+
+    fn first(image: ImageIdentity, overlay: Identity) -> FirstEntry {
+        FirstEntry {
             image,
             format: Format::Raw,
-            overlay: file,
+            overlay,
             digest: true,
             record: json!({"a": [1]}),
             past: Past::default(),
+            group: None,
         }
     }
 
@@ -231,11 +311,27 @@ mod tests {
     #[test]
     fn what_becomes_of_the_past_is_read_where_it_is_said() {
         let past = Past { drop_snapshots: true, ..Past::default() };
-        let said = Entry { past, ..entry() }.print().unwrap();
-        assert_eq!(Journal::parse(&said).unwrap().entry.past, past);
-        // As a guestseal that knew nothing of it wrote it.
+        let file = Identity { device: 1, inode: 2, boot: "b".into() };
+        let (image, overlay) = (ImageIdentity { file: file.clone(), bytes: 1, header: "0".into() }, file);
+        let said = Entry::First(FirstEntry { past, ..first(image, overlay) }).print().unwrap();
+        assert_eq!(Journal::parse(&said).unwrap().entry.disk().3, past);
+        // As a guestseal that knew nothing of it, and nothing of several disks, wrote it.
         let text = String::from_utf8(entry().print().unwrap()).unwrap();
-        assert!(!text.contains("past"), "{text}");
+        assert!(!text.contains("past") && !text.contains("group"), "{text}");
+    }
+
+    #[test]
+    fn the_disks_of_one_guest_name_each_other() {
+        let file = Identity { device: 1, inode: 2, boot: "b".into() };
+        let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into() };
+        let group = Group { id: "1f".into(), others: vec!["b.img".into(), "/c/d.qcow2".into()] };
+        let one = Entry::First(FirstEntry { group: Some(group), ..first(image.clone(), file.clone()) });
+        let first = First { path: "a.img".into(), file: file.clone(), group: "1f".into() };
+        let past = Past::default();
+        let other = Entry::Other(OtherEntry { image, format: Format::Qcow2, overlay: file, past, first });
+        for entry in [one, other] {
+            assert_eq!(Journal::parse(&entry.print().unwrap()).unwrap().entry, entry);
+        }
     }
 
     #[test]

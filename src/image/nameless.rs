@@ -204,7 +204,7 @@ pub fn folder_of(path: &Path) -> &Path {
 }
 
 /// 64 bits of the system's entropy in hexadecimal.
-fn random_name() -> Result<String> {
+pub(super) fn random_name() -> Result<String> {
     let bits = getrandom::u64()
         .map_err(|error| Error::failed("the system gives no entropy").caused_by(error.to_string()))?;
     Ok(format!("{bits:016x}"))

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod disks;
 pub mod tree;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub struct SealRecord {
     /// [`STATEMENT_TYPE`].
     #[serde(rename = "_type")]
     pub statement_type: String,
-    /// The sealed image.
+    /// The sealed images, one for each disk of the guest.
     pub subject: Vec<Subject>,
     /// [`PREDICATE_TYPE`].
     #[serde(rename = "predicateType")]
@@ -45,9 +46,9 @@ pub struct SealRecord {
 }
 
 impl SealRecord {
-    /// Sets the digest of the sealed image, hexadecimal; none when it was not wanted.
-    pub fn set_digest(&mut self, sha256: Option<&str>) {
-        for subject in &mut self.subject {
+    /// Sets the digests of the sealed images, hexadecimal, in the order of the subjects; none where none was wanted.
+    pub fn set_digests<'a>(&mut self, digests: impl IntoIterator<Item = Option<&'a str>>) {
+        for (subject, sha256) in self.subject.iter_mut().zip(digests) {
             subject.digest =
                 sha256.iter().map(|digest| ("sha256".to_owned(), (*digest).to_owned())).collect();
         }
@@ -93,7 +94,7 @@ pub struct Seal {
     pub started: String,
     /// When the image was whole again.
     pub finished: String,
-    /// What went in: name, format, sizes.
+    /// What went in: name, format, sizes; a list of these for a guest with several disks.
     pub input: serde_json::Value,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
@@ -215,7 +216,8 @@ pub fn load(image: &Path) -> Result<SealRecord> {
         |error| {
             Error::failed(failed())
                 .caused_by(error)
-                .hint("was the image sealed by guestseal, and not moved without its record?")
+                .hint("was the image sealed by guestseal, and not moved without its record? that of a guest with several disks \
+                    is beside the first")
         },
     )?;
     parse(&text).map_err(|error| error.within(failed()))

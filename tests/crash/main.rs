@@ -12,6 +12,7 @@ mod children;
 mod journals;
 mod mode;
 mod nbd;
+mod pair;
 mod points;
 mod process;
 mod random;
@@ -22,6 +23,9 @@ mod traces;
 #[allow(dead_code, reason = "used whole by the tests on images")]
 #[path = "../images/common.rs"]
 mod common;
+#[allow(dead_code, reason = "used whole by the tests on images")]
+#[path = "../images/disks.rs"]
+mod disks;
 #[allow(dead_code, reason = "used whole by the tests on images")]
 #[path = "../images/guests.rs"]
 mod guests;
@@ -34,6 +38,9 @@ mod mounts;
 #[allow(dead_code, reason = "used whole by the tests on images")]
 #[path = "../images/stage.rs"]
 mod stage;
+#[allow(dead_code, reason = "used whole by the tests on images")]
+#[path = "../images/pair.rs"]
+mod two;
 
 use std::path::PathBuf;
 

@@ -39,15 +39,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    #[expect(clippy::zombie_processes, reason = "waitpid(2) waits for it, which tells of its stopping too")]
     /// Starts guestseal with these words; at the point, if any, it does what is said: kill, stop or fail.
     pub(crate) fn start(words: &[OsString], fault: Option<(Point, &str)>) -> Self {
+        Self::start_at(words, fault.map(|(point, what)| format!("{}={what}", point.name())))
+    }
+
+    #[expect(clippy::zombie_processes, reason = "waitpid(2) waits for it, which tells of its stopping too")]
+    /// The same, with the fault as guestseal reads it.
+    pub(crate) fn start_at(words: &[OsString], fault: Option<String>) -> Self {
         let said = tempfile::tempfile().unwrap();
         // The new program stays this process's child: setsid(1) becomes it when it leads no process group yet.
         let mut run = command("setsid");
         run.arg(GUESTSEAL).args(words).stdout(std::process::Stdio::null()).stderr(said.try_clone().unwrap());
-        if let Some((point, what)) = fault {
-            run.env(VARIABLE, format!("{}={what}", point.name()));
+        if let Some(fault) = fault {
+            run.env(VARIABLE, fault);
         }
         let child = run.spawn().unwrap();
         Self { pid: Pid::from_raw(child.id().cast_signed()), said, ended: false }

@@ -63,7 +63,13 @@ impl Tally {
         state
     }
 
-    fn caught<T>(&self, (way, fault): (&str, &str), what: &str, work: impl FnOnce() -> T) -> Option<T> {
+    /// Does work, of which a failure is kept for the report.
+    pub(crate) fn caught<T>(
+        &self,
+        (way, fault): (&str, &str),
+        what: &str,
+        work: impl FnOnce() -> T,
+    ) -> Option<T> {
         catch_unwind(AssertUnwindSafe(work))
             .map_err(|panic| self.went_wrong(format!("{way}: {fault}: {what}: {}", message(&*panic))))
             .ok()

@@ -67,9 +67,14 @@ impl Stage {
         path
     }
 
+    /// The names in the folder.
+    pub(crate) fn print_names(&self) -> BTreeSet<OsString> {
+        fs::read_dir(self.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
     pub(crate) fn print(&self) -> Print {
         let meta = fs::metadata(&self.image).unwrap();
-        let names = fs::read_dir(self.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names = self.print_names();
         let facts = (meta.len(), meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec());
         Print { fingerprint: fingerprint(&self.image), facts, names }
     }

@@ -37,6 +37,20 @@ pub struct ContainerErasure {
     pub unexamined: Option<String>,
 }
 
+/// The same of several files together; none of none.
+pub fn sum(containers: impl IntoIterator<Item = ContainerErasure>) -> Option<ContainerErasure> {
+    containers.into_iter().reduce(|sum, other| ContainerErasure {
+        bytes_unreferenced: sum.bytes_unreferenced.saturating_add(other.bytes_unreferenced),
+        bytes_zeroed: sum.bytes_zeroed.saturating_add(other.bytes_zeroed),
+        bytes_nonzero: sum.bytes_nonzero.saturating_add(other.bytes_nonzero),
+        method: if sum.method == other.method { sum.method } else { sum.method + "; " + &other.method },
+        unexamined: match (sum.unexamined, other.unexamined) {
+            (Some(one), Some(other)) if one != other => Some(one + "; " + &other),
+            (one, other) => one.or(other),
+        },
+    })
+}
+
 /// What the bytes of an image file that hold nothing of its disk are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +64,16 @@ pub struct ContainerResidue {
     /// What was not looked at, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unexamined: Option<String>,
+}
+
+/// The same of several files together; places stay those of the first that has any.
+pub fn sum_of_residue(residues: impl IntoIterator<Item = ContainerResidue>) -> Option<ContainerResidue> {
+    residues.into_iter().reduce(|sum, other| ContainerResidue {
+        bytes_unreferenced: sum.bytes_unreferenced.saturating_add(other.bytes_unreferenced),
+        bytes_nonzero: sum.bytes_nonzero.saturating_add(other.bytes_nonzero),
+        places: if sum.places.is_empty() { other.places } else { sum.places },
+        unexamined: sum.unexamined.or(other.unexamined),
+    })
 }
 
 /// Makes what an image file holds besides its disk zero, and looks whether it is.
