@@ -32,6 +32,8 @@ pub struct Plan {
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
     pub isolation: Isolation,
+    /// Which volume has the root, where there are several systems.
+    pub root: Option<String>,
     /// Whether the guest's filesystems are checked and repaired first.
     pub repair: bool,
     /// How the result becomes permanent.

@@ -143,13 +143,15 @@ struct Mounted {
 }
 
 /// What is done with the guest's filesystems.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Handling {
     /// Whether they are only looked at.
     pub access: Access,
     /// Whether they are checked and repaired first. Not without an overlay.
     pub repair: bool,
+    /// Which volume has the root, of several: as fstab(5) may name it. None where there is one.
+    pub root: Option<String>,
 }
 
 impl Session {
@@ -184,7 +186,8 @@ impl Session {
         }
         interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage("looking for the guest"));
-        let guest_layout = find_guest(&storage, &mut devices, &attachment.probe()?)?;
+        let guest_layout =
+            find_guest(&storage, handling.root.as_deref(), &mut devices, &attachment.probe()?)?;
         let unfinished = unfinished(&storage, handling.access);
         for note in storage.warnings.iter().chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));

@@ -66,6 +66,8 @@ pub struct Target {
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
     pub isolation: Isolation,
+    /// Which volume has the root, where there are several systems.
+    pub root: Option<String>,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
     /// What becomes of what the image holds besides its disk.
@@ -121,7 +123,7 @@ fn look(
         if target.repair { images.iter().map(overlay).collect::<Result<_>>()? } else { Vec::new() };
     let specs = specs(images, &overlays.iter().collect::<Vec<_>>(), overlays.is_empty())?;
     let way = choose_way(target.attach, images, overlays.is_empty())?;
-    let handling = Handling { access: Access::Look, repair: target.repair };
+    let handling = Handling { access: Access::Look, repair: target.repair, root: target.root.clone() };
     let how = (&target.isolation, target.attach, way);
     let mut site = Site::open(&specs, how, handling, observer)?;
     let Edited { operations, confinement, .. } = match site.edit(operations, (Mode::Look, false), observer) {

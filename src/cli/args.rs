@@ -149,6 +149,9 @@ pub struct ImageArgs {
     /// Read keys from standard input, one in each line; each is tried on every encrypted volume.
     #[arg(long)]
     pub keys_from_stdin: bool,
+    /// Where the root of the guest is, of several systems: as its fstab would name it, such as /dev/sda2 or UUID=….
+    #[arg(long, value_name = "VOLUME")]
+    pub root: Option<String>,
     /// Take arrays (RAID) that lack a member: what the missing one holds is not sealed.
     #[arg(long)]
     pub degraded: bool,
@@ -238,7 +241,7 @@ impl SelectionArgs {
 }
 
 /// What `--tree` has no use for: nothing is attached, erased or committed.
-const NOT_WITH_TREE: [&str; 20] = [
+const NOT_WITH_TREE: [&str; 21] = [
     "images",
     "add",
     "format",
@@ -248,6 +251,7 @@ const NOT_WITH_TREE: [&str; 20] = [
     "key",
     "keys_from_stdin",
     "degraded",
+    "root",
     "allow_backing",
     "output",
     "output_format",
@@ -339,7 +343,7 @@ pub struct InspectArgs {
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Look at the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "root", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
@@ -359,7 +363,7 @@ pub struct VerifyArgs {
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Verify the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "root", "allow_backing"])]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
     #[arg(long)]

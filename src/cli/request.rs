@@ -201,6 +201,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         format: args.image.format,
         attach: args.image.attach.way(),
         isolation: isolation.clone(),
+        root: args.image.root.clone(),
         repair: args.repair,
         commit: commit.clone(),
         erase: ErasePlan {

@@ -165,7 +165,15 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 fn target(images: &[PathBuf], args: &ImageArgs) -> Result<Target> {
     let past = Past { allow_backing: args.allow_backing, ..Past::default() };
     let (attach, isolation) = (args.attach.way(), isolation(args)?);
-    Ok(Target { images: images.to_vec(), format: args.format, attach, isolation, repair: false, past })
+    Ok(Target {
+        images: images.to_vec(),
+        format: args.format,
+        attach,
+        isolation,
+        root: args.root.clone(),
+        repair: false,
+        past,
+    })
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {

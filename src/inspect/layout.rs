@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::mounts::with_fstab;
+use crate::disk::fstab::Source;
 use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
 use crate::error::{Error, Result, both};
 use crate::guest::{FileKind, GuestRoot};
@@ -36,7 +37,13 @@ struct Candidate {
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] when there is no operating system or more than one, when a filesystem needs fsck, or
 /// when a part of the system lives where guestseal cannot go.
-pub fn find_guest(disk: &Storage, devices: &mut Devices, probe: &Path) -> Result<GuestLayout> {
+pub fn find_guest(
+    disk: &Storage,
+    wanted: Option<&str>,
+    devices: &mut Devices,
+    probe: &Path,
+) -> Result<GuestLayout> {
+    let wanted = wanted.map(|name| named_root(disk, name)).transpose()?;
     let mut candidates = Vec::new();
     for (index, volume) in disk.volumes.iter().enumerate() {
         let Some(superblock) = &volume.superblock else { continue };
@@ -49,7 +56,9 @@ pub fn find_guest(disk: &Storage, devices: &mut Devices, probe: &Path) -> Result
             && options(superblock.content, Access::Look, None).is_some()
         {
             check_state(volume)?;
-            candidates.extend(roots_on(index, volume, superblock.content, devices, probe)?);
+            if wanted.is_none_or(|wanted| wanted == index) {
+                candidates.extend(roots_on(index, volume, superblock.content, devices, probe)?);
+            }
         }
     }
     let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name.as_str()).collect();
@@ -64,8 +73,19 @@ pub fn find_guest(disk: &Storage, devices: &mut Devices, probe: &Path) -> Result
             names.len(),
             names.join("; ")
         ))
-        .hint("guestseal works on images with one")),
+        .hint("choose one with --root, such as --root /dev/sda2; only that one is edited")),
     }
+}
+
+/// The volume that the user chose.
+fn named_root(disk: &Storage, name: &str) -> Result<usize> {
+    disk.find(&Source::parse(name, "")).ok_or_else(|| {
+        let names: Vec<_> = disk.volumes.iter().map(volume_name).collect();
+        Error::usage(format!("--root {name} names no volume of the image")).hint(format!(
+            "there are {}; name it as its fstab would, by /dev/sda2 or UUID=…",
+            names.join(", ")
+        ))
+    })
 }
 
 /// Of two filesystems on one volume the guest uses one, and the other holds what was thought to be gone. Like mount(8)

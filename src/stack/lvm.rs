@@ -103,7 +103,6 @@ fn activate(
     load_drivers(below, group)?;
     run("lvm", &["vgchange", "-v", "-ay", "--activationmode", "complete", group])
         .map_err(|error| error.within(what()))?;
-    run("lvm", &["vgmknodes", group]).map_err(|error| error.within(what()))?;
     let list = report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout")?;
     let volumes: Vec<Logical> = rows(&list, "lv")?;
     let mut devices = Vec::new();
