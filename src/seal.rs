@@ -289,6 +289,7 @@ fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, st
             erasure: applied.erasure.clone(),
             container: None,
             attached: applied.attached.means.name().into(),
+            attached_because: Some(applied.attached.reason.clone()),
             confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
         },

@@ -225,6 +225,7 @@ fn finish(
             erasure: erasure.clone(),
             container: None,
             attached: WAY.into(),
+            attached_because: None,
             confinement: Some(edited.confinement.clone()),
             commit: json!({ "mode": WAY }),
         },

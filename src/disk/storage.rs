@@ -34,6 +34,9 @@ pub struct Made {
     pub copies: Vec<Vec<Segment>>,
     /// The volumes that it is made of, by their indexes in [`Storage::volumes`].
     pub of: Vec<usize>,
+    /// What cannot be looked into, and may hold what was deleted: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<String>,
     /// What of such volumes belongs to nothing: the index of the volume, the first byte in it and the length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub free: Vec<(usize, u64, u64)>,
@@ -105,7 +108,53 @@ impl Storage {
             all.warnings.extend(warnings.iter().chain(of_table).map(named));
             all.volumes.extend(volumes.into_iter().map(|volume| Volume { disk, on: on.clone(), ..volume }));
         }
+        all.put_together();
         all
+    }
+
+    /// Filesystems of which all devices are here need no other one.
+    fn put_together(&mut self) {
+        let whole: Vec<bool> = (0..self.volumes.len())
+            .map(|index| {
+                let devices = self.btrfs(index).map(|(_, devices, _)| devices);
+                devices.is_some_and(|devices| devices == self.other_devices(index).count() as u64 + 1)
+            })
+            .collect();
+        for (volume, _) in self.volumes.iter_mut().zip(whole).filter(|(_, whole)| *whole) {
+            if let Some(superblock) = &mut volume.superblock {
+                superblock.needs_other_device = false;
+                // That of all devices together.
+                superblock.total_bytes = None;
+            }
+        }
+    }
+
+    /// Of a btrfs, its UUID, how many devices it has, and which of them this is.
+    fn btrfs(&self, index: usize) -> Option<(&str, u64, u64)> {
+        let superblock = self.volumes.get(index)?.superblock.as_ref()?;
+        let device = superblock.btrfs.as_ref()?;
+        Some((superblock.uuid.as_deref()?, device.devices, device.device_id))
+    }
+
+    /// The other volumes that a volume's filesystem is on; each device of it once.
+    pub fn other_devices(&self, index: usize) -> impl Iterator<Item = &Volume> {
+        let own = self.btrfs(index).filter(|(_, devices, _)| *devices > 1);
+        let mut seen: Vec<u64> = own.iter().map(|(_, _, device)| *device).collect();
+        let others = self.volumes.iter().enumerate().filter(move |(other, _)| {
+            let Some((uuid, _, device)) = self.btrfs(*other).filter(|_| *other != index) else {
+                return false;
+            };
+            let is_new = own.is_some_and(|own| own.0 == uuid) && !seen.contains(&device);
+            seen.extend(is_new.then_some(device));
+            is_new
+        });
+        others.map(|(_, volume)| volume)
+    }
+
+    /// Whether an earlier volume has the same filesystem.
+    pub fn is_further_device(&self, index: usize) -> bool {
+        let own = self.btrfs(index).filter(|(_, devices, _)| *devices > 1).map(|(uuid, ..)| uuid);
+        own.is_some_and(|own| (0..index).any(|other| self.btrfs(other).is_some_and(|(uuid, ..)| uuid == own)))
     }
 
     /// What a disk is called; none when there is only one.

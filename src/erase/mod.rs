@@ -20,9 +20,9 @@ use std::time::Instant;
 use crate::attach::{AttachedDisk, read_storage};
 use crate::disk::{FsState, Storage};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
+use crate::mount::Devices;
 use crate::mount::options::{Access, options};
 use crate::mount::place::Place;
-use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer};
 use crate::sys::interrupt;
 
@@ -196,18 +196,16 @@ fn residue_of(volume: &VolumeErasure) -> String {
 fn replayed(disks: &[AttachedDisk], devices: &mut Devices, probe: &Path) -> Result<Storage> {
     let before = read_storage(disks)?;
     let mut mounted = false;
-    for volume in &before.volumes {
+    for (index, volume) in before.volumes.iter().enumerate() {
         let Some(superblock) = &volume.superblock else { continue };
         let known = options(superblock.content, Access::Change, None).is_some();
         if superblock.state != FsState::NeedsRecovery || !known || superblock.needs_other_device {
             continue;
         }
         mounted = true;
-        let node = devices.node(volume)?;
+        let place = Place::root(index, superblock.content, None);
         // One that cannot be mounted is unproven later, with the reason.
-        if let Ok(filesystem) =
-            Mounted::mount(&node, probe, &Place::root(0, superblock.content, None), Access::Change)
-        {
+        if let Ok(filesystem) = devices.mount((&before, index), probe, &place, Access::Change) {
             filesystem.close()?;
         }
     }

@@ -16,9 +16,9 @@ use super::volume::VolumeBytes;
 use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::inspect::layout::{check_state, volume_name};
+use crate::mount::Devices;
 use crate::mount::options::Access;
 use crate::mount::place::Place;
-use crate::mount::{Devices, Mounted};
 
 /// How dm-verity marks its hash tree, which may stand behind a filesystem on the same volume.
 const VERITY: &[u8] = b"verity\0\0";
@@ -122,7 +122,7 @@ pub(super) fn find(
         let mut part = Part::new(volume.disk, volume_name(volume));
         let found = match storage.is_opened(index) {
             true => opened(&mut part, storage, index),
-            false => free_space(&mut part, volume, devices, probe),
+            false => free_space(&mut part, (storage, index), devices, probe),
         };
         if let Some(free) = part.judge(found)? {
             let files = || swap_files.iter().filter(|file| file.volume == index).map(|file| &file.place);
@@ -151,13 +151,21 @@ pub(super) fn find(
 fn opened(part: &mut Part, storage: &Storage, index: usize) -> Result<Extents> {
     part.report.content = storage.volumes[index].superblock.as_ref().map(|it| it.content.name().to_owned());
     part.report.method = "what is made of it is looked at by itself".into();
-    let made = storage.disks.iter().filter_map(|disk| disk.made.as_ref());
-    let free = made.flat_map(|made| &made.free).filter(|(volume, ..)| *volume == index);
+    let made = || storage.disks.iter().filter_map(|disk| disk.made.as_ref());
+    let own = made().filter(|made| made.of.first() == Some(&index));
+    part.report.holds.extend(own.flat_map(|made| made.holds.iter().cloned()));
+    let free = made().flat_map(|made| &made.free).filter(|(volume, ..)| *volume == index);
     Extents::new(free.map(|(_, start, length)| Extent { start: *start, length: *length }))
 }
 
 /// The free space of one volume, in its own bytes.
-fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &Path) -> Result<Extents> {
+fn free_space(
+    part: &mut Part,
+    (storage, index): (&Storage, usize),
+    devices: &mut Devices,
+    probe: &Path,
+) -> Result<Extents> {
+    let volume = &storage.volumes[index];
     let Some(superblock) = &volume.superblock else {
         part.report.method = "none: it holds nothing known, and stays as it is".into();
         return Ok(Extents::default());
@@ -178,12 +186,14 @@ fn free_space(part: &mut Part, volume: &Volume, devices: &mut Devices, probe: &P
         Content::Ext2 | Content::Ext3 | Content::Ext4 | Content::Xfs => {
             method(part, "FS_IOC_GETFSMAP");
             part.filesystem = Some((content, volume.offset, volume.length));
-            mounted(volume, superblock, devices, probe, |folder| fsmap::free_extents(folder))
+            mounted((storage, index), superblock, devices, probe, |folder| fsmap::free_extents(folder))
         }
         Content::Btrfs => {
             method(part, "extent tree");
             let device = superblock.btrfs.as_ref().map_or(1, |device| device.device_id);
-            let found = mounted(volume, superblock, devices, probe, |folder| BtrfsSpace::of(folder, device))?;
+            let found = mounted((storage, index), superblock, devices, probe, |folder| {
+                BtrfsSpace::of(folder, device)
+            })?;
             part.report.holds.extend(found.holds);
             Ok(found.free)
         }
@@ -237,18 +247,18 @@ fn unknown(part: &mut Part, content: Content) -> Result<()> {
 
 /// Looks at a filesystem through the kernel, read-only.
 fn mounted<T>(
-    volume: &Volume,
+    (storage, index): (&Storage, usize),
     superblock: &Superblock,
     devices: &mut Devices,
     probe: &Path,
     look: impl FnOnce(&File) -> Result<T>,
 ) -> Result<T> {
-    check_state(volume)?;
+    check_state(&storage.volumes[index])?;
     if superblock.state == FsState::NeedsRecovery {
         return Err(Error::unsupported("it was not unmounted, so its journal may still change what is free"));
     }
-    let node = devices.node(volume)?;
-    let mounted = Mounted::mount(&node, probe, &Place::root(0, superblock.content, None), Access::Look)?;
+    let place = Place::root(index, superblock.content, None);
+    let mounted = devices.mount((storage, index), probe, &place, Access::Look)?;
     let looked =
         File::open(probe).context(|| "cannot open the mounted filesystem").and_then(|folder| look(&folder));
     both_values(looked, mounted.close()).map(|(value, ())| value)

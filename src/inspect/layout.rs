@@ -4,15 +4,15 @@
 
 use std::path::Path;
 
-use super::mounts::with_fstab;
+use super::mounts::{Tables, with_fstab};
 use crate::disk::fstab::Source;
 use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
 use crate::error::{Error, Result, both};
 use crate::guest::{FileKind, GuestRoot};
+use crate::mount::Devices;
 use crate::mount::damage::advice;
 use crate::mount::options::{Access, options};
 use crate::mount::place::{GuestLayout, Place};
-use crate::mount::{Devices, Mounted};
 
 /// A volume's name for people.
 pub fn volume_name(volume: &Volume) -> String {
@@ -28,8 +28,7 @@ pub fn volume_name(volume: &Volume) -> String {
 struct Candidate {
     place: Place,
     name: String,
-    fstab: Vec<u8>,
-    crypttab: Vec<u8>,
+    tables: Tables,
 }
 
 /// Finds the guest's root by looking into each filesystem, read-only, and reads its fstab.
@@ -56,8 +55,8 @@ pub fn find_guest(
             && options(superblock.content, Access::Look, None).is_some()
         {
             check_state(volume)?;
-            if wanted.is_none_or(|wanted| wanted == index) {
-                candidates.extend(roots_on(index, volume, superblock.content, devices, probe)?);
+            if wanted.is_none_or(|wanted| wanted == index) && !disk.is_further_device(index) {
+                candidates.extend(roots_on((disk, index), superblock.content, devices, probe)?);
             }
         }
     }
@@ -65,8 +64,8 @@ pub fn find_guest(
     match names.as_slice() {
         [] => Err(no_guest(disk)),
         [_] => {
-            let Candidate { place, fstab, crypttab, .. } = candidates.remove(0);
-            with_fstab(disk, place, (&fstab, &crypttab))
+            let Candidate { place, tables, .. } = candidates.remove(0);
+            with_fstab(disk, place, &tables)
         }
         _ => Err(Error::unsupported(format!(
             "there are {} operating systems in the image: {}",
@@ -116,7 +115,7 @@ pub fn check_state(volume: &Volume) -> Result<()> {
             "the {content} on {} has more devices than this disk",
             volume_name(volume)
         ))
-        .hint("guestseal does not put such filesystems together yet"));
+        .hint("give all its disks, each with -a"));
     }
     if superblock.damaged {
         let what = format!("the checksum of the {content} superblock on {} is wrong", volume_name(volume));
@@ -168,17 +167,17 @@ fn no_guest(disk: &Storage) -> Error {
 
 /// Looks for an operating system on one volume: at its top, or in the subvolumes of a btrfs.
 fn roots_on(
-    index: usize,
-    volume: &Volume,
+    (storage, index): (&Storage, usize),
     content: Content,
     devices: &mut Devices,
     probe: &Path,
 ) -> Result<Vec<Candidate>> {
-    let node = devices.node(volume)?;
+    let volume = &storage.volumes[index];
     let place = |subvolume: Option<String>| Place::root(index, content, subvolume);
-    let look = |subvolume: Option<&str>| -> Result<(Option<Candidate>, Vec<String>)> {
+    let mut look = |subvolume: Option<&str>| -> Result<(Option<Candidate>, Vec<String>)> {
         let place = place(subvolume.map(str::to_owned));
-        let mounted = Mounted::mount(&node, probe, &place, Access::Look)
+        let mounted = devices
+            .mount((storage, index), probe, &place, Access::Look)
             .map_err(|error| error.within(format!("cannot look into {}", volume_name(volume))))?;
         let work = GuestRoot::open(probe).and_then(|root| {
             let found = is_root(&root)?.then(|| candidate(&root, volume, place)).transpose()?;
@@ -247,7 +246,9 @@ fn candidate(root: &GuestRoot, volume: &Volume, place: Place) -> Result<Candidat
     let os = super::os_release::OsRelease::parse(&root.read_text("/etc/os-release")?);
     let below = place.subvolume.as_ref().map(|name| format!(", subvolume {name}")).unwrap_or_default();
     let name = format!("{} on {}{below}", os.pretty_name, volume_name(volume));
-    let fstab = root.read(Path::new("/etc/fstab"))?.unwrap_or_default();
-    let crypttab = root.read(Path::new("/etc/crypttab"))?.unwrap_or_default();
-    Ok(Candidate { place, name, fstab, crypttab })
+    let read = |path: &str| Ok::<_, Error>(root.read(Path::new(path))?.unwrap_or_default());
+    let mut arrays = read("/etc/mdadm/mdadm.conf")?;
+    arrays.extend(read("/etc/mdadm.conf")?);
+    let tables = Tables { fstab: read("/etc/fstab")?, crypttab: read("/etc/crypttab")?, arrays };
+    Ok(Candidate { place, name, tables })
 }

@@ -16,8 +16,8 @@ use crate::sys::tool;
 /// stayed there would not be removed.
 const ESSENTIAL: [&str; 9] = ["/boot", "/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"];
 
-/// The most lines of crypttab that are looked at.
-const CRYPTTAB_MAX: usize = 1024;
+/// The most lines of crypttab and mdadm.conf that are looked at.
+const LINES_MAX: usize = 1024;
 
 /// More notes than this are no news to anybody.
 const NOTES_MAX: usize = 20;
@@ -26,14 +26,11 @@ const NOTES_MAX: usize = 20;
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when a part of the system lives where guestseal cannot go, or nobody can tell.
-pub(super) fn with_fstab(
-    disk: &Storage,
-    root: Place,
-    (fstab, crypttab): (&[u8], &[u8]),
-) -> Result<GuestLayout> {
-    let names = Names { disk, aliases: aliases(disk, crypttab) };
-    let disk = &names;
-    let fstab = fstab::parse(fstab);
+pub(super) fn with_fstab(disk: &Storage, root: Place, tables: &Tables) -> Result<GuestLayout> {
+    let mut aliases = encrypted(disk, &tables.crypttab);
+    aliases.extend(arrays(disk, &tables.arrays));
+    let disk = &Names { disk, aliases };
+    let fstab = fstab::parse(&tables.fstab);
     if fstab.beyond_bounds {
         return Err(Error::unsupported("the guest's /etc/fstab is too large to tell what it mounts")
             .hint("shorten it in the guest, to 1 MiB, 16 KiB a line and 4096 entries"));
@@ -71,37 +68,72 @@ pub(super) fn with_fstab(
     Ok(layout)
 }
 
+/// What the guest itself says of its volumes.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// fstab(5).
+    pub(super) fstab: Vec<u8>,
+    /// crypttab(5).
+    pub(super) crypttab: Vec<u8>,
+    /// mdadm.conf(5).
+    pub(super) arrays: Vec<u8>,
+}
+
 /// The volumes by the names that fstab has for them.
 struct Names<'a> {
     disk: &'a Storage,
-    /// Devices of the mapper by crypttab(5), with the volume.
+    /// Names of devices that are made of others, with the volume.
     aliases: Vec<(String, usize)>,
 }
 
 impl Names<'_> {
     fn find(&self, source: &Source) -> Option<usize> {
-        self.disk.find(source).or_else(|| {
-            let Source::Device(path) = source else { return None };
-            self.aliases.iter().find(|(name, _)| name == path).map(|(_, volume)| *volume)
-        })
+        let alias = match source {
+            Source::Device(path) => self.aliases.iter().find(|(name, _)| name == path),
+            _ => None,
+        };
+        alias.map(|(_, volume)| *volume).or_else(|| self.disk.find(source))
     }
 }
 
 /// What crypttab(5) calls the opened volumes. One that it does not understand has no name by it.
-fn aliases(disk: &Storage, crypttab: &[u8]) -> Vec<(String, usize)> {
+fn encrypted(disk: &Storage, crypttab: &[u8]) -> Vec<(String, usize)> {
     let text = String::from_utf8_lossy(crypttab);
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).take(CRYPTTAB_MAX);
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).take(LINES_MAX);
     lines
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let (name, source) = (words.next()?, words.next()?);
             let encrypted = disk.find(&Source::parse(source, ""))?;
-            let made = |made: &Made| made.of == [encrypted];
-            let opened = disk.disks.iter().position(|disk| disk.made.as_ref().is_some_and(made))?;
-            let volume = disk.volumes.iter().position(|volume| volume.disk == opened)?;
-            Some((format!("/dev/mapper/{name}"), volume))
+            Some((format!("/dev/mapper/{name}"), made_of(disk, |made| made.of == [encrypted])?))
         })
         .collect()
+}
+
+/// What mdadm.conf(5) calls the arrays, by their UUIDs.
+fn arrays(disk: &Storage, conf: &[u8]) -> Vec<(String, usize)> {
+    let text = String::from_utf8_lossy(conf);
+    let digits = |text: &str| text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with("ARRAY")).take(LINES_MAX);
+    lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let name = words.next()?;
+            let uuid = digits(words.find_map(|word| word.strip_prefix("UUID="))?);
+            let is_member = |volume: &usize| {
+                let superblock = disk.volumes.get(*volume).and_then(|volume| volume.superblock.as_ref());
+                let md = superblock.filter(|superblock| superblock.content == Content::MdMember);
+                md.and_then(|md| md.uuid.as_deref()).is_some_and(|own| digits(own) == uuid)
+            };
+            Some((name.to_owned(), made_of(disk, |made| made.of.iter().any(is_member))?))
+        })
+        .collect()
+}
+
+/// The volume that is a device made in this way.
+fn made_of(disk: &Storage, is_it: impl Fn(&Made) -> bool) -> Option<usize> {
+    let made = disk.disks.iter().position(|disk| disk.made.as_ref().is_some_and(&is_it))?;
+    disk.volumes.iter().position(|volume| volume.disk == made)
 }
 
 /// A note when fstab has another root than the volume on which the system was found. What boots is for the kernel's

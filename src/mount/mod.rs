@@ -17,7 +17,7 @@ use sys_mount::Mount;
 
 use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
-use crate::disk::{Content, Volume};
+use crate::disk::{Content, Storage, Volume};
 use crate::error::{Context, Error, Result, all, both};
 use crate::sys::ioctl::{LoopWindow, forget_pages};
 use crate::sys::partitions::find_partition;
@@ -101,6 +101,24 @@ impl Devices {
         Ok(path)
     }
 
+    /// Mounts a volume, with the other devices of its filesystem when it has several.
+    ///
+    /// # Errors
+    /// As [`Self::node`] and [`Mounted::mount`].
+    pub fn mount(
+        &mut self,
+        (storage, index): (&Storage, usize),
+        target: &Path,
+        place: &Place,
+        access: Access,
+    ) -> Result<Mounted> {
+        let volume = storage.volumes.get(index).ok_or_else(|| Error::failed("there is no such volume"))?;
+        let node = self.node(volume)?;
+        let others =
+            storage.other_devices(index).map(|other| self.node(other)).collect::<Result<Vec<_>>>()?;
+        Mounted::mount_several((&node, &others), target, place, access)
+    }
+
     /// Writes out what was written to the devices, so that the disk's own bytes show it.
     ///
     /// # Errors
@@ -153,9 +171,22 @@ impl Mounted {
     /// Unsupported for a type that is not on the allow-list and for a filesystem with errors; that the host's kernel
     /// lacks the type.
     pub fn mount(device: &Path, target: &Path, place: &Place, access: Access) -> Result<Self> {
+        Self::mount_several((device, &[]), target, place, access)
+    }
+
+    fn mount_several(
+        (device, others): (&Path, &[PathBuf]),
+        target: &Path,
+        place: &Place,
+        access: Access,
+    ) -> Result<Self> {
         let content = place.content;
-        let options = options(content, access, Some(place))
+        let mut options = options(content, access, Some(place))
             .ok_or_else(|| Error::unsupported(format!("guestseal does not mount {content} filesystems")))?;
+        for other in others {
+            let comma = if options.data.is_empty() { "" } else { "," };
+            options.data.push_str(&format!("{comma}device={}", other.display()));
+        }
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
         let mount = builder.mount(device, target).map_err(|error| damage::mount_error(content, error))?;
         Ok(Self { mount: Some(mount), content, access, target: target.to_path_buf() })

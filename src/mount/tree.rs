@@ -97,8 +97,7 @@ fn mount_at(
     access: Access,
 ) -> Result<Mounted> {
     let volume: &Volume = &disk.volumes[place.volume];
-    let node = devices.node(volume)?;
-    Mounted::mount(&node, target, place, access).map_err(|error| {
+    devices.mount((disk, place.volume), target, place, access).map_err(|error| {
         error.within(format!("cannot mount {} at {}", volume_name(volume), place.point.display()))
     })
 }

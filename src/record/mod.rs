@@ -110,6 +110,9 @@ pub struct Seal {
     pub container: Option<SealedContainer>,
     /// nbd, fuse or loop.
     pub attached: String,
+    /// Why so; records from before it was said have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_because: Option<String>,
     /// What held the worker that edited the guest; older records do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,

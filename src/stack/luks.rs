@@ -64,7 +64,7 @@ fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
         let path = Path::new("/dev/mapper").join(&mapper);
         let names = vec![path.display().to_string()];
         let copies = below.copies(&mapper)?;
-        return Ok(Some(Device { path, made: Made { names, copies, of: vec![index], free: Vec::new() } }));
+        return Ok(Some(Device { path, made: Made { names, copies, of: vec![index], ..Made::default() } }));
     }
     let why = if tried == 0 { "no key was given for it" } else { "no key that was given fits" };
     let text = format!("{} is encrypted and stays shut: {why} (--key)", name(volume));

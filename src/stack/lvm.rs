@@ -100,7 +100,13 @@ fn activate(
 ) -> Result<Vec<Device>> {
     let what = || format!("cannot activate the volume group {group}");
     below.stack.layers.push(Layer::Group(group.to_owned()));
-    load_drivers(below, group)?;
+    let kinds = kinds(group)?;
+    below.opening.drivers.load(&drivers(&kinds))?;
+    let has_pool = kinds.iter().any(|kind| kind.contains("thin-pool"));
+    let mut holds = Vec::new();
+    holds.extend(
+        has_pool.then(|| format!("what the thin pool of {group} keeps and none of its volumes uses")),
+    );
     run("lvm", &["vgchange", "-v", "-ay", "--activationmode", "complete", group])
         .map_err(|error| error.within(what()))?;
     let list = report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout")?;
@@ -114,23 +120,27 @@ fn activate(
             Path::new(&volume.lv_dm_path).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let copies = below.copies(&mapper)?;
         let names = vec![volume.lv_dm_path.clone(), volume.lv_path.clone()];
-        let made = Made { names, copies, of: of.to_vec(), free: std::mem::take(&mut free) };
+        let (free, holds) = (std::mem::take(&mut free), std::mem::take(&mut holds));
+        let made = Made { names, copies, of: of.to_vec(), holds, free };
         devices.push(Device { path: PathBuf::from(&volume.lv_dm_path), made });
     }
     Ok(devices)
 }
 
-/// Loads what the kinds of the group's volumes need; LVM itself would ask for them one by one, and gives up at the first.
-fn load_drivers(below: &Below<'_>, group: &str) -> Result<()> {
+/// The kinds of a group's volumes.
+fn kinds(group: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Kind {
         segtype: String,
     }
     let kinds: Vec<Kind> = rows(&report("lvs", &["-a", group], "segtype")?, "lv")?;
-    let mut needed = vec!["dm_mod"];
-    let drivers = DRIVERS.iter().filter(|(word, _)| kinds.iter().any(|kind| kind.segtype.contains(word)));
-    needed.extend(drivers.map(|(_, driver)| *driver));
-    below.opening.drivers.load(&needed)
+    Ok(kinds.into_iter().map(|kind| kind.segtype).collect())
+}
+
+/// What kinds of volumes need; LVM itself would ask for them one by one, and gives up at the first.
+fn drivers(kinds: &[String]) -> Vec<&'static str> {
+    let needed = DRIVERS.iter().filter(|(word, _)| kinds.iter().any(|kind| kind.contains(word)));
+    std::iter::once("dm_mod").chain(needed.map(|(_, driver)| *driver)).collect()
 }
 
 impl Logical {

@@ -18,6 +18,9 @@ pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
         let uuid = volume.superblock.as_ref().and_then(|superblock| superblock.uuid.clone());
         arrays.entry(uuid.unwrap_or_default()).or_default().push(index);
     }
+    if !arrays.is_empty() {
+        below.opening.drivers.load(&["md_mod"])?;
+    }
     arrays.into_values().map(|members| assemble(below, members)).collect()
 }
 
@@ -57,7 +60,7 @@ fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
     }
     let copies = mirrored(below, &path, &members)?;
     let names = guest_names(&path, label.as_deref());
-    Ok(Device { made: Made { names, copies, of: members, free: Vec::new() }, path })
+    Ok(Device { made: Made { names, copies, of: members, ..Made::default() }, path })
 }
 
 /// How many members the running array lacks.

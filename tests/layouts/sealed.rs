@@ -1,0 +1,91 @@
+//! Each layout: sealed, verified, and nothing that was planted can be read in its files.
+
+use crate::{Layout, ready};
+
+/// Seals and verifies; `left` are the kinds of markers that are known to stay, and named in the record.
+#[track_caller]
+fn sealed(name: &str, options: &str, left: &[&str]) {
+    if !ready() {
+        return;
+    }
+    let layout = Layout::new(name);
+    assert!(!layout.canaries().is_empty());
+    let sealed = layout.guestseal(&format!("seal --json {options}")).expect(0);
+    let report = sealed.result();
+    let machine = !["second-disk-home", "two-systems", "btrfs-two-devices"].contains(&name);
+    assert_eq!(report["attached"]["way"] == "vm", machine, "{}", report["attached"]);
+    assert_eq!(layout.left(), left, "{report:#}");
+    for volume in report["erasure"]["volumes"].as_array().unwrap() {
+        assert_eq!(volume["bytes-nonzero"], 0, "{volume:#}");
+        assert!(volume.get("unproven").is_none_or(serde_json::Value::is_null), "{volume:#}");
+    }
+    let says_so = report["erasure"].to_string().contains("thin pool");
+    assert_eq!(says_so, left.contains(&"pool-free"), "{}", report["erasure"]);
+    layout.guestseal(&format!("verify {options}")).expect(0);
+}
+
+macro_rules! layouts {
+    ($($test:ident: $name:literal $(, $options:literal)?;)*) => {
+        $(#[test]
+        fn $test() {
+            sealed($name, concat!($($options)?), &[]);
+        })*
+    };
+}
+
+layouts! {
+    lvm_with_a_boot_partition: "lvm";
+    lvm_over_two_disks_with_xfs: "lvm-xfs-two-disks";
+    lvm_striped: "lvm-stripe";
+    lvm_with_a_name_that_hosts_have: "lvm-host-name";
+    luks1: "luks1";
+    luks2: "luks2";
+    lvm_on_luks: "lvm-on-luks";
+    luks_on_lvm_with_a_binary_key: "luks-on-lvm";
+    raid0: "md-raid0";
+    raid1: "md-raid1";
+    raid5: "md-raid5";
+    raid10: "md-raid10";
+    raid_with_lvm: "md-lvm";
+    a_degraded_mirror: "md-raid1-degraded", "--degraded";
+    btrfs_on_two_devices: "btrfs-two-devices";
+    home_on_a_second_disk: "second-disk-home";
+}
+
+/// Chunks of the pool that were given back belong to no volume, and are not zeroed: the record says so.
+#[test]
+fn lvm_thin() {
+    sealed("lvm-thin", "", &["pool-free"]);
+}
+
+#[test]
+fn one_of_two_systems() {
+    if !ready() {
+        return;
+    }
+    let layout = Layout::new("two-systems");
+    layout.guestseal("seal").expect(6).says(&["there are 2 operating systems", "--root"]);
+    layout.guestseal("seal --root /dev/sda7").expect(2).says(&["--root /dev/sda7 names no volume"]);
+    let before = layout.left();
+    layout.guestseal("seal --root /dev/sda2").expect(0);
+    let after = layout.left();
+    assert!(after.len() < before.len() && after.iter().all(|kind| before.contains(kind)), "{after:?}");
+    layout.guestseal("verify --root /dev/sda2").expect(0);
+}
+
+/// What can be mounted here, and is put into a machine all the same.
+#[test]
+fn a_plain_guest_in_a_machine() {
+    if !ready() {
+        return;
+    }
+    let layout = Layout::new("second-disk-home");
+    let sealed = layout.guestseal("seal --json --isolate vm").expect(0).result();
+    assert_eq!(
+        (&sealed["attached"]["way"], &sealed["attached"]["reason"]),
+        (&"vm".into(), &"as asked".into())
+    );
+    assert_eq!(layout.left(), Vec::<String>::new());
+    layout.guestseal("verify --isolate vm").expect(0);
+    layout.guestseal("verify").expect(0);
+}
