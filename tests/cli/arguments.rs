@@ -43,7 +43,7 @@ const WRONG: [(&[&str], i32, &str, bool); 56] = [
     (&["inspect", "-a", "a.img", "b.img"], 2, "either with -a or without", true),
     (&["verify", "-a", "a.img", "b.img"], 2, "either with -a or without", true),
     (&["verify", "--tree", "missing", "-a", "a.img"], 2, "--add <IMAGE>", false),
-    (&["inspect", "-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),
+    (&["verify", "-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),
     (&["--hostname", "bad_name", "x.img"], 2, "\"bad_name\" is no host name", false),
     (&["--hostname", "", "x.img"], 2, "it is empty", false),
     (&["--hostname", "10.0.0.1", "x.img"], 2, "it is an IP address", false),
