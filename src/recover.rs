@@ -5,7 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::error::{Context, Error, Result};
+use crate::guest::path_serde;
 use crate::image::commit::{Pending, interrupted};
 use crate::image::container::ContainerErasure;
 use crate::image::group::{Standing, standing};
@@ -20,10 +23,31 @@ use crate::sys::interrupt;
 pub struct Committed {
     /// Where the record is.
     pub record: PathBuf,
-    /// The sealed images, the first one first, and their digests where they were wanted.
-    pub disks: Vec<(PathBuf, Option<String>)>,
+    /// The sealed images, the first one first.
+    pub disks: Vec<SealedDisk>,
     /// What became of the bytes of the image files that hold nothing of their disks; none when nothing was to be erased.
     pub container: Option<ContainerErasure>,
+}
+
+/// A sealed image.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SealedDisk {
+    /// Where it is.
+    #[serde(with = "path_serde")]
+    pub image: PathBuf,
+    /// Its digest, where one was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// What reports say: of several disks each, of one its digest.
+pub fn of_several(mut disks: Vec<SealedDisk>) -> (Vec<SealedDisk>, Option<String>) {
+    let sha256 = match disks.as_mut_slice() {
+        [one] => one.sha256.take(),
+        _ => return (disks, None),
+    };
+    (Vec::new(), sha256)
 }
 
 /// Finishes a commit that stands in its journals.
@@ -51,10 +75,10 @@ fn record_it(pending: &Pending<'_>, record: PendingRecord, observer: &mut dyn Ob
     let container = pending.container()?;
     let disk = |(image, file): (&Path, _)| {
         let sha256 = wants_digest.then(|| digest::sha256(file, image, observer)).transpose()?;
-        Ok((image.to_path_buf(), sha256))
+        Ok(SealedDisk { image: image.to_path_buf(), sha256 })
     };
     let disks = pending.images().map(disk).collect::<Result<Vec<_>>>()?;
-    statement.set_digests(disks.iter().map(|(_, sha256)| sha256.as_deref()));
+    statement.set_digests(disks.iter().map(|disk| disk.sha256.as_deref()));
     statement.set_container(container.as_ref());
     let record = record.write(&statement)?.name()?;
     Ok(Committed { record, disks, container })

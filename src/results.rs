@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
@@ -14,7 +14,7 @@ use crate::image::nameless::{NamelessFile, folder_of};
 use crate::image::overlay::Overlay;
 use crate::plan::Plan;
 use crate::record::{PendingRecord, SealRecord, WrittenRecord, digest};
-use crate::recover::{Committed, finish};
+use crate::recover::{Committed, SealedDisk, finish};
 use crate::report::Observer;
 use crate::sys::interrupt;
 
@@ -115,12 +115,12 @@ fn hashed(
     mut statement: SealRecord,
     record: PendingRecord,
     observer: &mut dyn Observer,
-) -> Result<(WrittenRecord, Vec<(PathBuf, Option<String>)>)> {
+) -> Result<(WrittenRecord, Vec<SealedDisk>)> {
     let disk = |(file, path): &(&File, &Path)| {
         let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
-        Ok((path.to_path_buf(), sha256))
+        Ok(SealedDisk { image: path.to_path_buf(), sha256 })
     };
     let disks = files.iter().map(disk).collect::<Result<Vec<_>>>()?;
-    statement.set_digests(disks.iter().map(|(_, sha256)| sha256.as_deref()));
+    statement.set_digests(disks.iter().map(|disk| disk.sha256.as_deref()));
     Ok((record.write(&statement)?, disks))
 }

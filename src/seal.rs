@@ -30,7 +30,7 @@ use crate::mount::options::Access;
 use crate::plan::Plan;
 use crate::proof::Proof;
 use crate::record::{PREDICATE_TYPE, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject};
-use crate::recover::Committed;
+use crate::recover::{Committed, SealedDisk, of_several};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport};
 use crate::results::Files;
@@ -77,29 +77,6 @@ pub struct SealReport {
     /// Digest of the sealed image where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-}
-
-/// One sealed disk of several.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct SealedDisk {
-    /// Its image.
-    #[serde(with = "path_serde")]
-    pub image: PathBuf,
-    /// Its digest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-}
-
-impl SealedDisk {
-    /// Of several, each; of one, its digest.
-    pub fn all(mut disks: Vec<(PathBuf, Option<String>)>) -> (Vec<Self>, Option<String>) {
-        match disks.as_mut_slice() {
-            [] => (Vec::new(), None),
-            [(_, sha256)] => (Vec::new(), sha256.take()),
-            _ => (disks.into_iter().map(|(image, sha256)| Self { image, sha256 }).collect(), None),
-        }
-    }
 }
 
 /// The facts of one image by themselves, those of several as a list.
@@ -149,7 +126,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let Committed { record, disks, container } =
         files.commit(plan, (&images, &sealed), statement, observer)?;
     let Applied { attached, repairs, inspection, edited, erasure } = applied;
-    let (disks, sha256) = SealedDisk::all(disks);
+    let (disks, sha256) = of_several(disks);
     let input = images.iter().map(Image::facts).collect();
     let Edited { operations, confinement, .. } = edited;
     if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {

@@ -22,7 +22,8 @@ use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::operation::{json_schema, parse};
 use crate::plan::Planned;
-use crate::seal::{SealedDisk, seal};
+use crate::recover::of_several;
+use crate::seal::seal;
 use crate::survey::{Target, residue, survey, verify};
 use crate::sys::interrupt;
 
@@ -259,7 +260,7 @@ fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, V
     printer.line(&format!("{}: {text}", image.display()));
     let mut result = json!({ "image": image, "recovered": finished.is_some() });
     if let Some(done) = finished {
-        let (disks, sha256) = SealedDisk::all(done.disks);
+        let (disks, sha256) = of_several(done.disks);
         result["record"] = json!(done.record);
         if disks.is_empty() {
             result["sha256"] = json!(sha256);

@@ -10,7 +10,7 @@ use crate::common::{has_tool, require};
 use crate::{PROGRAM, guestseal, guestseal_in, start};
 
 /// What the command line alone decides: arguments, exit code, words of the error, whether it says what to do.
-const WRONG: [(&[&str], i32, &str, bool); 51] = [
+const WRONG: [(&[&str], i32, &str, bool); 56] = [
     (&[], 2, "no image is named", true),
     (&["seal"], 2, "no image is named", true),
     (&["inspect"], 2, "<IMAGE>", false),
@@ -37,8 +37,13 @@ const WRONG: [(&[&str], i32, &str, bool); 51] = [
     (&["-d", "domain"], 6, "-d is an option of virt-sysprep", true),
     (&["--no-selinux-relabel", "x.img"], 6, "--no-selinux-relabel is an option of virt-sysprep", true),
     (&["--operations", "lvm-uuids", "x.img"], 6, "`lvm-uuids` cannot be done yet", true),
-    (&["-a", "a.img", "-a", "b.img"], 6, "several disks", true),
-    (&["-a", "a.img", "b.img"], 2, "either with -a or without", false),
+    (&["-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),
+    (&["-a", "a.img", "-a", "b.img", "--output", "new"], 2, "one image at a time", true),
+    (&["-a", "a.img", "b.img"], 2, "either with -a or without", true),
+    (&["inspect", "-a", "a.img", "b.img"], 2, "either with -a or without", true),
+    (&["verify", "-a", "a.img", "b.img"], 2, "either with -a or without", true),
+    (&["verify", "--tree", "missing", "-a", "a.img"], 2, "--add <IMAGE>", false),
+    (&["verify", "-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),
     (&["--hostname", "bad_name", "x.img"], 2, "\"bad_name\" is no host name", false),
     (&["--hostname", "", "x.img"], 2, "it is empty", false),
     (&["--hostname", "10.0.0.1", "x.img"], 2, "it is an IP address", false),
@@ -47,7 +52,7 @@ const WRONG: [(&[&str], i32, &str, bool); 51] = [
     (&["--set", "hostname.nam=x", "x.img"], 2, "no parameter `nam`", false),
     (&["--set", "hostnam.hostname=x", "x.img"], 2, "did you mean `hostname`?", true),
     (&["--script", "missing.sh", "x.img"], 2, "missing.sh", false),
-    (&["--output", "new", "a.img", "b.img"], 2, "one image at a time", false),
+    (&["--output", "new", "a.img", "b.img"], 2, "one image at a time", true),
     (&["--output", "new", "--in-place", "a.img"], 2, "--in-place", false),
     (&["--compress", "a.img"], 2, "--output", false),
     (&["--format", "iso", "a.img"], 2, "qcow2, raw, vmdk, vdi, vhdx", false),

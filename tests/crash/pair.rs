@@ -126,22 +126,20 @@ fn at_each(
     faults: &[&'static str],
     work: impl Fn(Point, (u32, &'static str), usize) -> Option<State> + Sync,
 ) -> BTreeSet<(State, &'static str)> {
-    let jobs: Vec<_> = points
-        .flat_map(|point| (1..=TIMES).map(move |time| (point, time)))
-        .flat_map(|(point, time)| faults.iter().map(move |fault| (point, time, *fault)))
-        .enumerate()
-        .collect();
+    let jobs: Vec<_> = points.flat_map(|point| faults.iter().map(move |fault| (point, *fault))).collect();
     let (tally, seen) = (Tally::default(), Mutex::new(BTreeSet::new()));
     share(
         &jobs,
         &tally,
         || (),
-        |(), (number, (point, time, fault))| {
-            // By turns by the first disk and by the second.
-            let by = (number / faults.len()) % 2;
-            let state =
-                tally.caught(("two disks", point.name()), "lost", || work(*point, (*time, fault), by));
-            if let Some(state) = state.flatten() {
+        |(), (point, fault)| {
+            for time in 1..=TIMES {
+                // By turns by the first disk and by the second.
+                let by = usize::from((*point as u32 + time).is_multiple_of(2));
+                let state = tally
+                    .caught(("two disks", point.name()), "lost", || work(*point, (time, fault), by))
+                    .flatten();
+                let Some(state) = state else { break };
                 println!("{}@{time}={fault}, by disk {by}: {state:?}", point.name());
                 seen.lock().unwrap().insert((state, point.name()));
             }

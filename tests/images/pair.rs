@@ -58,7 +58,7 @@ pub(crate) fn make_pair(folder: &Path, formats: [&str; 2]) -> [PathBuf; 2] {
 /// How many lines of what was deleted the bytes of the files themselves hold: each disk's, and the history's.
 pub(crate) fn lines_left(images: &[PathBuf; 2]) -> [usize; 3] {
     let count = |text: &str, image: &Path| {
-        let found = shell(&format!("grep -aoF {text} {} | wc -l", image.display()));
+        let found = shell(&format!("{{ grep -aoF {text} {} || true; }} | wc -l", image.display()));
         found.trim().parse().unwrap()
     };
     [count(DELETED[0], &images[0]), count(DELETED[1], &images[1]), count(HISTORY, &images[1])]
