@@ -21,8 +21,13 @@ fn sealed(name: &str, options: &str, left: &[&str]) {
     }
     let says_so = report["erasure"].to_string().contains("thin pool");
     assert_eq!(says_so, left.contains(&"pool-free"), "{}", report["erasure"]);
-    layout.guestseal(&format!("verify {options}")).expect(0);
+    if VERIFIED.contains(&name) {
+        layout.guestseal(&format!("verify {options}")).expect(0);
+    }
 }
+
+/// One of each family: verifying is another machine, and does not differ between those.
+const VERIFIED: [&str; 5] = ["lvm-xfs-two-disks", "luks-on-lvm", "md-raid5", "btrfs-two-devices", "lvm-thin"];
 
 macro_rules! layouts {
     ($($test:ident: $name:literal $(, $options:literal)?;)*) => {
