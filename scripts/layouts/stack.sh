@@ -112,7 +112,7 @@ locked() {
     if [ "$2" = luks2 ]; then
         quick=(--pbkdf argon2id --pbkdf-memory "${5:-4096}" --pbkdf-parallel 1 --pbkdf-force-iterations 4)
         # Its default, 16 MiB that are filled with random bytes, is only for the one that shows the default.
-        [ $# -gt 4 ] || quick+=(--luks2-keyslots-size 1m)
+        [ $# -gt 4 ] || quick+=(--luks2-keyslots-size 4m)
     fi
     cryptsetup -q luksFormat --type "$2" "${quick[@]}" --uuid "$(stable_uuid "luks-${4##*/}")" --key-file "$4" "$1"
     cryptsetup open --key-file "$4" "$1" "$3"
