@@ -46,7 +46,10 @@ disk() {
 }
 
 # undelivered N: disk N is not among the guest's images, as if it had been taken out.
-undelivered() { UNDELIVERED+=("$WORK/$NAME-$1.raw"); }
+undelivered() {
+    UNDELIVERED+=("$WORK/$NAME-$1.raw")
+    sed -i "/-gap-$1\t/d" "$WORK/$NAME.canaries"
+}
 
 # filesystem DEVICE... FS LABEL: on one device, or btrfs on several.
 filesystem() {
