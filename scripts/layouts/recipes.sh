@@ -34,6 +34,7 @@ layout_lvm() {
     guest_file /etc/initramfs-tools/conf.d/resume 644 <<<'RESUME=/dev/mapper/vg0-swap'
     forgotten / deleted-root
     forgotten /boot deleted-boot
+    removed vg-free vg0 -l 1
 }
 
 # As RHEL's installer does on two disks; XFS wants 300 MiB.
@@ -53,6 +54,7 @@ layout_lvm_xfs_two_disks() {
     in_fstab '/dev/mapper/rhel-swap none swap defaults 0 0'
     boot_menu /dev/mapper/rhel-root resume=/dev/mapper/rhel-swap rd.lvm.lv=rhel/root rd.lvm.lv=rhel/swap
     forgotten / deleted-root
+    removed vg-free rhel -l 1
 }
 
 layout_lvm_stripe() {
@@ -66,6 +68,7 @@ layout_lvm_stripe() {
     in_fstab '/dev/vg0/root / ext4 defaults 0 1'
     boot_menu /dev/mapper/vg0-root
     forgotten / deleted-root
+    removed vg-free vg0 -l 1
 }
 
 # A thin volume that was removed leaves its blocks in the pool as they were.
@@ -73,9 +76,6 @@ layout_lvm_thin() {
     disk 128 16:linux 108:lvm
     volume_group vg0 "${DISKS[1]}p2"
     lvcreate -q -y --type thin-pool -L 80M --poolmetadatasize 4M -n pool vg0 >/dev/null
-    lvcreate -q -y -V 64M -n gone --thinpool pool vg0 >/dev/null
-    plant_raw /dev/vg0/gone $((1 << 20)) pool-free
-    lvremove -q -y vg0/gone >/dev/null
     lvcreate -q -y -V 96M -n root --thinpool pool vg0 >/dev/null
     filesystem /dev/vg0/root ext4 root
     mounted /dev/vg0/root ext4 /
@@ -85,6 +85,9 @@ layout_lvm_thin() {
     boot_line
     boot_menu /dev/mapper/vg0-root rd.lvm.lv=vg0/root
     forgotten / deleted-root
+    sync
+    removed pool-free vg0 -V 64M --thinpool pool
+    removed vg-free vg0 -l 1
 }
 
 # As Ubuntu Server's installer does, whose volume group has this name on every machine, so also on the host.
@@ -102,6 +105,7 @@ layout_lvm_host_name() {
     in_fstab "/dev/disk/by-uuid/$(stable_uuid boot) /boot ext4 defaults 0 1"
     boot_menu /dev/mapper/ubuntu--vg-ubuntu--lv
     forgotten / deleted-root
+    removed vg-free ubuntu-vg -l 1
 }
 
 # As Fedora's installer does: the mapping is named after the container's UUID.
@@ -161,6 +165,7 @@ layout_lvm_on_luks() {
     boot_menu /dev/mapper/debian--vg-root
     guest_file /etc/initramfs-tools/conf.d/resume 644 <<<'RESUME=/dev/mapper/debian--vg-swap_1'
     forgotten / deleted-root
+    removed vg-free debian-vg -l 1
 }
 
 # The home volume's passphrase is no text.
@@ -187,6 +192,7 @@ layout_luks_on_lvm() {
     boot_menu "/dev/mapper/luks-$(luks_uuid "$key")" "rd.luks.uuid=luks-$(luks_uuid "$key")" rd.lvm.lv=vg0/root
     forgotten / deleted-root
     forgotten /home deleted-home
+    removed vg-free vg0 -l 1
 }
 
 # md_root SPEC: root on the array that was just made, which its users know by SPEC.
@@ -256,6 +262,7 @@ layout_md_lvm() {
     boot_menu /dev/mapper/VG-Root rd.lvm.lv=VG/Root "rd.md.uuid=$(md_uuid root)"
     forgotten / deleted-root
     forgotten /boot deleted-boot
+    removed vg-free VG -l 1
 }
 
 # As Fedora's installer does: data and metadata twice.

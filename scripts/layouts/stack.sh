@@ -46,7 +46,10 @@ disk() {
 }
 
 # undelivered N: disk N is not among the guest's images, as if it had been taken out.
-undelivered() { UNDELIVERED+=("$WORK/$NAME-$1.raw"); }
+undelivered() {
+    UNDELIVERED+=("$WORK/$NAME-$1.raw")
+    sed -i "/-gap-$1\t/d" "$WORK/$NAME.canaries"
+}
 
 # filesystem DEVICE... FS LABEL: on one device, or btrfs on several.
 filesystem() {
@@ -72,7 +75,7 @@ swap() {
     plant_raw "$1" $((9 * 4096)) swap
 }
 
-# volume_group VG DEVICE...: with the residue of a volume that was removed in its free extents.
+# volume_group VG DEVICE...: without volumes.
 volume_group() {
     local device accepted=''
     # Only these are looked at: what another layout is doing meanwhile is not LVM's business.
@@ -89,9 +92,14 @@ backup { backup_dir = "/run/layouts/lvm" archive = 0 }
 END
     vgcreate -q -s 4M "$@" >/dev/null
     then_undo quiet vgchange -an "$1"
-    lvcreate -q -y -l 1 -n gone "$1" >/dev/null
-    plant_raw "/dev/$1/gone" $((1 << 20)) vg-free
-    lvremove -q -y "$1/gone" >/dev/null
+}
+
+# removed KIND VG [OPTION...]: a volume with residue that was removed. Last of all, or its place is given to another.
+removed() {
+    lvcreate -q -y -n gone "${@:3}" "$2" >/dev/null
+    plant_raw "/dev/$2/gone" $((1 << 20)) "$1"
+    sync
+    lvremove -q -y "$2/gone" >/dev/null
 }
 
 # logical VG NAME MIB [OPTION...]: sets DEV.
@@ -104,7 +112,11 @@ logical() {
 # memory), since tests open it under emulation.
 locked() {
     local quick=(--pbkdf-force-iterations 1000)
-    [ "$2" = luks1 ] || quick=(--pbkdf argon2id --pbkdf-memory "${5:-4096}" --pbkdf-parallel 1 --pbkdf-force-iterations 4)
+    if [ "$2" = luks2 ]; then
+        quick=(--pbkdf argon2id --pbkdf-memory "${5:-4096}" --pbkdf-parallel 1 --pbkdf-force-iterations 4)
+        # Its default, 16 MiB that are filled with random bytes, is only for the one that shows the default.
+        [ $# -gt 4 ] || quick+=(--luks2-keyslots-size 4m)
+    fi
     cryptsetup -q luksFormat --type "$2" "${quick[@]}" --uuid "$(stable_uuid "luks-${4##*/}")" --key-file "$4" "$1"
     cryptsetup open --key-file "$4" "$1" "$3"
     then_undo cryptsetup close "$3"
