@@ -162,7 +162,7 @@ impl Session {
     pub fn open(
         attachment: Attachment,
         storage: Storage,
-        handling: Handling,
+        handling: &Handling,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let mounted = Self::mount(&attachment, storage, handling, observer);
@@ -175,7 +175,7 @@ impl Session {
     fn mount(
         attachment: &Attachment,
         mut storage: Storage,
-        handling: Handling,
+        handling: &Handling,
         observer: &mut dyn Observer,
     ) -> Result<Mounted> {
         let mut devices = Devices::new(attachment.disks())?;

@@ -169,7 +169,7 @@ impl Site {
         let (_, _, (way, reason)) = how;
         match Where::of(specs, how, observer)? {
             Where::Host { attachment, storage } => {
-                let session = Session::open(attachment, storage, handling, observer)?;
+                let session = Session::open(attachment, storage, &handling, observer)?;
                 let attached = Attached { means: Means::Host(way), reason: reason.to_owned() };
                 Ok(Self { place: Place::Host(session), attached })
             }

@@ -63,6 +63,11 @@ pub enum ContentClass {
 }
 
 impl Content {
+    /// Whether guestseal makes devices of it, in a machine.
+    pub fn is_layered(self) -> bool {
+        matches!(self, Self::LvmPv | Self::Luks1 | Self::Luks2 | Self::MdMember)
+    }
+
     /// The name that the kernel and `blkid` (as TYPE) have for it.
     pub fn name(self) -> &'static str {
         match self {

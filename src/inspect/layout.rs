@@ -155,6 +155,9 @@ fn no_guest(disk: &Storage) -> Error {
         .into_iter()
         .find(|(_, content)| matches!(content.class(), ContentClass::Encrypted | ContentClass::Member));
     match layered {
+        Some((_, content)) if !content.is_layered() => {
+            error.hint(format!("systems on {content} are not supported"))
+        }
         Some((_, content)) if content.class() == ContentClass::Encrypted => {
             error.hint(format!("it may be in the {content}: give its key with --key"))
         }

@@ -104,7 +104,7 @@ impl Agent {
     fn answer(&mut self, ask: ToMachine<'_>, host: &mut Host<'_>) -> Result<FromMachine> {
         match ask {
             ToMachine::Prepare(prepare) => self.prepare(prepare, host),
-            ToMachine::Open(handling) => self.open(handling, host),
+            ToMachine::Open(handling) => self.open(&handling, host),
             ToMachine::Edit(start) => self.edit(*start, host),
             ToMachine::Data(_) => Err(Error::failed("nobody asked where a disk has data")),
             ToMachine::Finish(finish) => self.finish(finish, host).map(Box::new).map(FromMachine::Finished),
@@ -138,7 +138,7 @@ impl Agent {
         self.disks.iter().enumerate().map(device).chain(self.made.iter().map(made)).collect()
     }
 
-    fn open(&mut self, handling: Handling, host: &mut Host<'_>) -> Result<FromMachine> {
+    fn open(&mut self, handling: &Handling, host: &mut Host<'_>) -> Result<FromMachine> {
         let attachment = Attachment::of(self.devices(handling.access == Access::Look)?)?;
         let storage = attachment.storage()?;
         let session = Session::open(attachment, storage, handling, host)?;

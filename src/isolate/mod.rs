@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::attach::ImageSpec;
-use crate::disk::{Content, ContentClass, Storage};
+use crate::disk::Storage;
 use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
@@ -78,7 +78,7 @@ impl Isolation {
         let volumes = storage.volumes.iter().filter_map(|volume| Some((volume, volume.superblock.as_ref()?)));
         volumes.into_iter().find_map(|(volume, superblock)| {
             let content = superblock.content;
-            if is_layered(content) {
+            if content.is_layered() {
                 return Some(format!("there is {content} on {}", volume_name(volume)));
             }
             let name = options(content, Access::Look, None)?.fs_type;
@@ -119,9 +119,4 @@ impl Isolation {
             patience: START_PATIENCE,
         })
     }
-}
-
-/// Whether devices are made of what holds this.
-pub fn is_layered(content: Content) -> bool {
-    matches!(content.class(), ContentClass::Member | ContentClass::Encrypted)
 }

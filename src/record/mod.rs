@@ -108,7 +108,7 @@ pub struct Seal {
     /// The same of the image file's own bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<SealedContainer>,
-    /// nbd, fuse or loop.
+    /// nbd, fuse, loop, vm or tree.
     pub attached: String,
     /// Why so; records from before it was said have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
