@@ -128,7 +128,7 @@ impl Printer {
     fn stage(&mut self, stage: &str) {
         self.end_progress();
         if self.verbose {
-            eprintln!("  … {stage}");
+            eprintln!("  … {}", clean(stage));
         } else if stage == WRITING && !self.quiet && std::io::stderr().is_terminal() {
             let spinner = ProgressBar::new_spinner().with_message(stage.to_owned());
             spinner.enable_steady_tick(SPIN);

@@ -8,6 +8,7 @@ use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArg
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, Result};
 use crate::guest::password::PasswordRequest;
+use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
@@ -188,7 +189,14 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         allow_backing: args.image.allow_backing,
         keep_unreferenced: args.erase == Policy::None,
     };
-    let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    let mut chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    let typed = |selector: &Secret| selector.expose().contains(":key:");
+    if args.image.key.iter().any(typed) {
+        chosen.warnings.push(
+            "a key stands on the command line, where every user of this host can read it: use ID:file:FILE"
+                .into(),
+        );
+    }
     let isolation = isolation(&args.image)?;
     if isolation.isolate == Isolate::Vm && !args.selection.script.is_empty() {
         return Err(Error::usage(

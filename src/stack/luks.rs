@@ -62,7 +62,7 @@ fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
         exit.success().map_err(|error| error.within(format!("cannot open {}", name(volume))))?;
         below.stack.layers.push(Layer::Encrypted(mapper.clone()));
         let path = Path::new("/dev/mapper").join(&mapper);
-        let names = vec![path.display().to_string()];
+        let names = vec![path.display().to_string(), format!("/dev/disk/by-id/dm-name-{mapper}")];
         let copies = below.copies(&mapper)?;
         return Ok(Some(Device { path, made: Made { names, copies, of: vec![index], ..Made::default() } }));
     }

@@ -30,6 +30,8 @@ struct Logical {
     lv_active: String,
     lv_role: String,
     lv_layout: String,
+    lv_uuid: String,
+    vg_uuid: String,
 }
 
 /// A stretch of a physical volume, as `pvs --segments` reports it.
@@ -109,7 +111,8 @@ fn activate(
     );
     run("lvm", &["vgchange", "-v", "-ay", "--activationmode", "complete", group])
         .map_err(|error| error.within(what()))?;
-    let list = report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout")?;
+    let list =
+        report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout,lv_uuid,vg_uuid")?;
     let volumes: Vec<Logical> = rows(&list, "lv")?;
     let mut devices = Vec::new();
     for volume in volumes.iter().filter(|volume| volume.vg_name == group && volume.is_data()) {
@@ -119,7 +122,7 @@ fn activate(
         let mapper =
             Path::new(&volume.lv_dm_path).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let copies = below.copies(&mapper)?;
-        let names = vec![volume.lv_dm_path.clone(), volume.lv_path.clone()];
+        let names = volume.names(&mapper);
         let (free, holds) = (std::mem::take(&mut free), std::mem::take(&mut holds));
         let made = Made { names, copies, of: of.to_vec(), holds, free };
         devices.push(Device { path: PathBuf::from(&volume.lv_dm_path), made });
@@ -144,6 +147,14 @@ fn drivers(kinds: &[String]) -> Vec<&'static str> {
 }
 
 impl Logical {
+    /// What fstab may call it: by its paths, and by what udev makes of its UUIDs and its name.
+    fn names(&self, mapper: &str) -> Vec<String> {
+        let plain = |uuid: &str| uuid.replace('-', "");
+        let by_uuid = format!("dm-uuid-LVM-{}{}", plain(&self.vg_uuid), plain(&self.lv_uuid));
+        let by_id = [by_uuid, format!("dm-name-{mapper}")].map(|name| format!("/dev/disk/by-id/{name}"));
+        [self.lv_dm_path.clone(), self.lv_path.clone()].into_iter().chain(by_id).collect()
+    }
+
     /// Whether the guest keeps data in it itself: pools are what others are made of.
     fn is_data(&self) -> bool {
         let has = |list: &str, word: &str| list.split(',').any(|other| other == word);
@@ -209,7 +220,11 @@ mod tests {
             lv_active: "active".into(),
             lv_role: "private".into(),
             lv_layout: "thin,pool".into(),
+            lv_uuid: "ab-cd".into(),
+            vg_uuid: "12-34".into(),
         };
         assert!(!pool.is_data());
+        let by_id = ["/dev/disk/by-id/dm-uuid-LVM-1234abcd", "/dev/disk/by-id/dm-name-v-p"];
+        assert_eq!(pool.names("v-p")[2..], by_id);
     }
 }

@@ -59,7 +59,8 @@ fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
         below.warn(&format!("{what} lacks members: what they hold is not sealed"));
     }
     let copies = mirrored(below, &path, &members)?;
-    let names = guest_names(&path, label.as_deref());
+    let uuid = volumes.first().and_then(|volume| volume.superblock.as_ref()?.uuid.clone());
+    let names = guest_names(&path, label.as_deref(), uuid.as_deref());
     Ok(Device { made: Made { names, copies, of: members, ..Made::default() }, path })
 }
 
@@ -102,7 +103,7 @@ fn mirrored(below: &Below<'_>, path: &Path, members: &[usize]) -> Result<Vec<Vec
 }
 
 /// The array's own name is `HOST:NAME` or `NAME`, most often a number.
-fn guest_names(path: &Path, label: Option<&str>) -> Vec<String> {
+fn guest_names(path: &Path, label: Option<&str>, uuid: Option<&str>) -> Vec<String> {
     let mut names = vec![path.display().to_string()];
     if let Some(own) = label.map(|label| label.rsplit(':').next().unwrap_or(label)) {
         names.push(format!("/dev/md/{own}"));
@@ -111,6 +112,14 @@ fn guest_names(path: &Path, label: Option<&str>) -> Vec<String> {
         }
     }
     names.dedup();
+    names.extend(label.map(|label| format!("/dev/disk/by-id/md-name-{label}")));
+    // mdadm writes it in four parts.
+    let digits =
+        uuid.map(|uuid| uuid.replace('-', "")).filter(|digits| digits.len() == 32 && digits.is_ascii());
+    names.extend(digits.map(|digits| {
+        let parts = [&digits[..8], &digits[8..16], &digits[16..24], &digits[24..]];
+        format!("/dev/disk/by-id/md-uuid-{}", parts.join(":"))
+    }));
     names
 }
 
@@ -120,9 +129,12 @@ mod tests {
 
     #[test]
     fn an_array_has_its_own_name_and_the_kernels() {
-        let names = |label| guest_names(Path::new("/dev/md127"), label);
-        assert_eq!(names(Some("host:root")), ["/dev/md127", "/dev/md/root"]);
-        assert_eq!(names(Some("0")), ["/dev/md0", "/dev/md127", "/dev/md/0"]);
-        assert_eq!(names(None), ["/dev/md127"]);
+        let names = |label| guest_names(Path::new("/dev/md127"), label, None);
+        let by_name = "/dev/disk/by-id/md-name-";
+        assert_eq!(names(Some("host:root")), ["/dev/md127", "/dev/md/root", &format!("{by_name}host:root")]);
+        assert_eq!(names(Some("0")), ["/dev/md0", "/dev/md127", "/dev/md/0", &format!("{by_name}0")]);
+        let uuid = Some("00112233-4455-6677-8899-aabbccddeeff");
+        let by_uuid = "/dev/disk/by-id/md-uuid-00112233:44556677:8899aabb:ccddeeff";
+        assert_eq!(guest_names(Path::new("/dev/md127"), None, uuid), ["/dev/md127", by_uuid]);
     }
 }
