@@ -14,7 +14,6 @@ use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
 use crate::sys::interrupt;
-use crate::sys::ioctl::has_io_uring;
 use crate::sys::tool::Tool;
 use crate::sys::wait::is_hung_up;
 
@@ -52,20 +51,33 @@ impl FuseDisk {
         }
         let file = folder.join("disk");
         fs::write(&file, b"").context(|| format!("cannot make {}", file.display()))?;
+        let mut layers = spec.layers.clone();
+        layers["node-name"] = "disk".into();
         let export = json!({
             "type": "fuse", "id": "disk", "node-name": "disk", "mountpoint": file,
             "writable": !spec.read_only, "allow-other": "off",
         });
-        let mut layers = spec.layers.clone();
-        layers["node-name"] = "disk".into();
-        let start = |layers: &Value| Daemon::start(&tool, layers, &export);
-        let daemon = match has_io_uring().then(|| start(&through_io_uring(layers.clone()))) {
-            // A qemu that was built without it, or may not lock enough memory for it.
-            Some(Err(error)) if error.chain().contains("io_uring") => start(&layers)?,
-            Some(started) => started?,
-            None => start(&layers)?,
+        let mut child = tool
+            .spawn()
+            .args(["--blockdev", &layers.to_string(), "--export", &export.to_string()])
+            .args(["--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (input, output) = (child.take_stdin(), child.take_stdout());
+        let (Some(input), Some(output)) = (input, output) else {
+            return Err(Error::failed("the export daemon has no monitor"));
         };
-        Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
+        interrupt::until_readable(output.as_fd())?;
+        let mut daemon = Daemon { child, input, output: BufReader::new(output) };
+        match daemon.message()? {
+            Some(greeting) if greeting.get("QMP").is_some() => {
+                Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
+            }
+            _ => Err(daemon
+                .died("cannot show the image as a file")
+                .hint("the image itself may be damaged: qemu-img check IMAGE tells more")),
+        }
     }
 
     /// The raw file.
@@ -113,45 +125,7 @@ impl FuseDisk {
     }
 }
 
-/// The same nodes, of which those that are files are read and written through io_uring: a request then costs half of what
-/// it costs when qemu hands it to one of its threads.
-fn through_io_uring(mut node: Value) -> Value {
-    if let Some(fields) = node.as_object_mut() {
-        let driver = fields.get("driver").and_then(Value::as_str);
-        if driver.is_some_and(|driver| ["file", "host_device"].contains(&driver)) {
-            fields.insert("aio".into(), "io_uring".into());
-        }
-        for below in fields.values_mut().filter(|field| field.is_object()) {
-            *below = through_io_uring(below.take());
-        }
-    }
-    node
-}
-
 impl Daemon {
-    /// Starts one and waits for its greeting.
-    fn start(tool: &Tool, layers: &Value, export: &Value) -> Result<Self> {
-        let mut child = tool
-            .spawn()
-            .args(["--blockdev", &layers.to_string(), "--export", &export.to_string()])
-            .args(["--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (input, output) = (child.take_stdin(), child.take_stdout());
-        let (Some(input), Some(output)) = (input, output) else {
-            return Err(Error::failed("the export daemon has no monitor"));
-        };
-        interrupt::until_readable(output.as_fd())?;
-        let mut daemon = Self { child, input, output: BufReader::new(output) };
-        match daemon.message()? {
-            Some(greeting) if greeting.get("QMP").is_some() => Ok(daemon),
-            _ => Err(daemon
-                .died("cannot show the image as a file")
-                .hint("the image itself may be damaged: qemu-img check IMAGE tells more")),
-        }
-    }
-
     fn execute(&mut self, command: &str) -> Result<()> {
         let line = json!({ "execute": command }).to_string();
         self.input
@@ -203,19 +177,5 @@ impl Drop for FuseDisk {
         if let Err(error) = self.stop() {
             crate::sys::trouble::note(error);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_files_go_through_io_uring() {
-        let file = |aio: Value| json!({"driver": "file", "filename": "/driver", "cache": {"no-flush": true}, "aio": aio});
-        let nodes = |file: Value| json!({"driver": "qcow2", "file": file, "backing": {"driver": "raw", "file": file}});
-        let mut plain = file(Value::Null);
-        plain.as_object_mut().unwrap().remove("aio");
-        assert_eq!(through_io_uring(nodes(plain)), nodes(file("io_uring".into())));
     }
 }

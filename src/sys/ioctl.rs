@@ -1,4 +1,4 @@
-//! The ioctls that no crate offers, and one system call, fenced here with their `unsafe`: one safe function each.
+//! The ioctls that no crate offers, fenced here with their `unsafe`: one safe function each.
 #![expect(unsafe_code, reason = "ioctl(2) has no safe form for these requests")]
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -388,14 +388,6 @@ pub fn block_device_discard(device: impl AsFd, start: u64, length: u64) -> nix::
 pub fn forget_pages(device: impl AsFd) -> nix::Result<()> {
     // SAFETY: the request takes no argument.
     unsafe { raw::blkflsbuf(device.as_fd().as_raw_fd()) }.map(drop)
-}
-
-/// Whether this kernel lets this process use io_uring: it may lack it, and containers and administrators turn it off
-/// (io_uring_setup(2), kernel.io_uring_disabled).
-pub fn has_io_uring() -> bool {
-    // SAFETY: there are no parameters for the kernel to read, which is the error that it gives when all else is well.
-    let answer = unsafe { nix::libc::syscall(nix::libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<u8>()) };
-    answer < 0 && nix::errno::Errno::last() == nix::errno::Errno::EFAULT
 }
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "guestseal needs a 64-bit target");
