@@ -33,7 +33,7 @@ fn a_machine_has_its_disks_in_order_writes_to_them_and_powers_off() {
     assert!(ask(&mut machine, &Ask::Read("/proc/filesystems".into())).contains("ext4"));
     assert_eq!(
         ask(&mut machine, &Ask::Read("/proc/sys/kernel/modprobe".into())).trim(),
-        "/guestseal-modprobe"
+        guestseal::vm::init::MODPROBE
     );
 
     let pid = machine.pid();
