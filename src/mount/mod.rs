@@ -62,11 +62,6 @@ impl Devices {
         self.source(volume.disk).map(|source| &source.file)
     }
 
-    /// The bytes of all disks, in their order.
-    pub fn files(&self) -> impl Iterator<Item = &File> {
-        self.disks.iter().map(|source| &source.file)
-    }
-
     fn source(&self, disk: usize) -> Result<&Source> {
         self.disks.get(disk).ok_or_else(|| Error::failed(format!("disk {} is not attached", disk + 1)))
     }

@@ -86,17 +86,20 @@ impl Stack {
         opening: &Opening<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let mut stack = Self::default();
+        let (mut stack, mut storage) = (Self::default(), read_storage(disks)?);
         for _ in 0..DEEPEST {
             let before = disks.len();
             // One kind after the other: what lies below is there when the next one looks.
             for kind in [md::open, luks::open, lvm::open] {
-                let storage = read_storage(disks)?;
                 let mut below = Below { storage: &storage, disks, opening, stack: &mut stack, observer };
                 let devices = kind(&mut below)?;
+                if devices.is_empty() {
+                    continue;
+                }
                 let device =
                     |Device { path, made }| AttachedDisk::device(path, Some(made), opening.read_only);
                 disks.extend(devices.into_iter().map(device));
+                storage = read_storage(disks)?;
             }
             if disks.len() == before {
                 return Ok(stack);

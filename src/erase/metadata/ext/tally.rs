@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::disk::number::nonzero;
 use crate::erase::metadata::{Act, Remains};
 
 /// The kinds of places.
@@ -73,28 +74,9 @@ impl Tally {
     }
 }
 
-const ZEROS: [u8; 4096] = [0; 4096];
-
-/// How many bytes are not zero. Most stretches are all zero, which is seen without counting.
-fn nonzero(bytes: &[u8]) -> u64 {
-    // A piece's count fits in a byte, so that the compiler can add many at once.
-    let count = |piece: &[u8]| u64::from(piece.iter().map(|byte| u8::from(*byte != 0)).sum::<u8>());
-    let some = |piece: &&[u8]| **piece != ZEROS[..piece.len()];
-    bytes.chunks(ZEROS.len()).filter(some).flat_map(|piece| piece.chunks(255)).map(count).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_that_are_not_zero_are_counted() {
-        let mut bytes = vec![0; 10_000];
-        assert_eq!(nonzero(&bytes), 0);
-        bytes[9_999] = 1;
-        bytes[..600].fill(255);
-        assert_eq!(nonzero(&bytes), 601);
-    }
 
     #[test]
     fn only_the_act_of_zeroing_changes_bytes() {
