@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach::{AttachedDisk, ImageSpec, Way, read_storage};
 use crate::disk::{FsState, Storage};
-use crate::erase::SwapFile;
-use crate::erase::policy::Policy;
+use crate::erase::policy::{ErasePlan, Policy};
+use crate::erase::report::Erasure;
+use crate::erase::{SwapFile, prove};
 use crate::error::{Error, Result, all, both, both_values};
 use crate::fault::{self, Point};
 use crate::image::format::Format;
@@ -119,6 +120,24 @@ impl Attachment {
         let Self { disks, run } = self;
         let closed = all(disks.into_iter().map(AttachedDisk::close));
         both_values(work, both(closed, run.close())).map(|(done, ())| done)
+    }
+}
+
+impl Attachment {
+    /// Counts what is not zero on its disks, and detaches them.
+    ///
+    /// # Errors
+    /// When a disk cannot be read, and as [`Self::close_after`].
+    pub fn prove(
+        self,
+        plan: ErasePlan,
+        swap_files: &[SwapFile],
+        erasure: Erasure,
+        observer: &mut dyn Observer,
+    ) -> Result<Erasure> {
+        let proof =
+            self.probe().and_then(|probe| prove(self.disks(), &probe, plan, swap_files, erasure, observer));
+        self.close_after(proof)
     }
 }
 

@@ -55,7 +55,7 @@ impl AttachedDisk {
 }
 
 /// All the data in a range, piece after piece.
-pub(super) fn gather(
+pub(crate) fn gather(
     within: Extent,
     mut next: impl FnMut(u64, u64) -> Result<Option<Range<u64>>>,
 ) -> Result<Extents> {

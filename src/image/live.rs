@@ -9,6 +9,7 @@ use super::format::Format;
 use super::info::Image;
 use super::overlay::Overlay;
 use super::qcow2_geometry::{Geometry, Place};
+use crate::attach::data::gather;
 use crate::erase::extent::{Extent, Extents};
 use crate::error::{Context, Result};
 use crate::sys::holes::next_data;
@@ -82,12 +83,8 @@ impl DiskFiles {
 }
 
 fn raw_data(file: &File, bytes: u64) -> Result<Extents> {
-    let (mut data, mut at) = (Vec::new(), 0);
-    while let Some(piece) = next_data(file, at, bytes).context(|| "cannot tell where the image has data")? {
-        at = piece.end;
-        data.push(Extent::between(piece.start, piece.end));
-    }
-    Extents::new(data)
+    let cannot = || "cannot tell where the image has data";
+    gather(Extent { start: 0, length: bytes }, |from, end| next_data(file, from, end).context(cannot))
 }
 
 /// The clusters of the disk that a qcow2 file has data for, and all that it says something about.

@@ -11,7 +11,7 @@ use crate::disk::Made;
 use crate::erase::extent::Extents;
 use crate::erase::policy::ErasePlan;
 use crate::erase::report::Erasure;
-use crate::erase::{SwapFile, erase, prove};
+use crate::erase::{SwapFile, erase};
 use crate::error::{Context, Error, Result};
 use crate::mount::options::Access;
 use crate::operation::unchecked;
@@ -189,9 +189,6 @@ impl Agent {
         for disk in attachment.disks() {
             disk.read_anew()?;
         }
-        let proof = attachment
-            .probe()
-            .and_then(|probe| prove(attachment.disks(), &probe, plan, swap_files, erasure, host));
-        attachment.close_after(proof)
+        attachment.prove(plan, swap_files, erasure, host)
     }
 }

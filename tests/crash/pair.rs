@@ -166,15 +166,21 @@ fn strike(trial: &Trial, words: &[OsString], point: Point, (time, fault): (u32, 
     Some(end)
 }
 
+/// A guest of two disks, in a folder of its own, and what they are before a run.
+fn pair() -> (Stage, [PathBuf; 2], [String; 2]) {
+    begin();
+    let source = Stage::new("source");
+    let images = make_pair(source.folder(), FORMATS);
+    let before = Trial::fresh(&images).prints();
+    (source, images, before)
+}
+
 #[test]
 fn killed_and_failed_at_every_point_of_two_disks() {
     if !ready() {
         return;
     }
-    begin();
-    let source = Stage::new("source");
-    let images = make_pair(source.folder(), FORMATS);
-    let before = Trial::fresh(&images).prints();
+    let (_source, images, before) = pair();
     let points = Point::ALL.iter().copied().skip_while(|point| *point != Point::Locked);
     let seen = at_each(points, &["kill", "fail"], |point, how, by| {
         let trial = Trial::fresh(&images);
@@ -207,10 +213,7 @@ fn killed_while_it_recovers_two_disks() {
     if !ready() {
         return;
     }
-    begin();
-    let source = Stage::new("source");
-    let images = make_pair(source.folder(), FORMATS);
-    let before = Trial::fresh(&images).prints();
+    let (_source, images, before) = pair();
     let points = Point::ALL.iter().copied().skip_while(|point| *point != Point::SnapshotsDropped);
     let seen = at_each(points, &["kill"], |point, how, by| {
         let trial = Trial::fresh(&images);
