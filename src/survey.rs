@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::apply::Mode;
 use crate::attach::Way;
+use crate::erase::SwapFile;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
-use crate::erase::{SwapFile, prove};
 use crate::error::{Error, Result, both};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
@@ -25,7 +25,7 @@ use crate::isolate::host::finished;
 use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
 use crate::operation::Catalogue;
-use crate::plan::{Planned, recorded};
+use crate::plan::{Plan, Planned, recorded};
 use crate::record::{SealRecord, Subject, digest, disks};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
@@ -72,6 +72,21 @@ pub struct Target {
     pub repair: bool,
     /// What becomes of what the image holds besides its disk.
     pub past: Past,
+}
+
+impl From<&Plan> for Target {
+    /// What is looked at when a plan is not carried out.
+    fn from(plan: &Plan) -> Self {
+        Self {
+            images: plan.images.clone(),
+            format: plan.format,
+            attach: plan.attach,
+            isolation: plan.isolation.clone(),
+            root: plan.root.clone(),
+            repair: plan.repair,
+            past: plan.past,
+        }
+    }
 }
 
 /// Looks at an image: opened read-only, mounted read-only, no journal replayed. One that somebody else writes to is
@@ -282,10 +297,7 @@ fn residue_in(
         }
     };
     let erasure = Erasure { policy: plan.policy, ..Erasure::default() };
-    let proof = attachment
-        .probe()
-        .and_then(|probe| prove(attachment.disks(), &probe, plan, swap_files, erasure, observer));
-    attachment.close_after(proof).map(Some)
+    attachment.prove(plan, swap_files, erasure, observer).map(Some)
 }
 
 fn verdict(

@@ -240,6 +240,21 @@ impl SelectionArgs {
     }
 }
 
+/// What of looking `--tree` has no use for: nothing is attached.
+const NOT_WITH_A_FOLDER: [&str; 11] = [
+    "images",
+    "add",
+    "format",
+    "attach",
+    "isolate",
+    "kernel",
+    "key",
+    "keys_from_stdin",
+    "degraded",
+    "root",
+    "allow_backing",
+];
+
 /// What `--tree` has no use for: nothing is attached, erased or committed.
 const NOT_WITH_TREE: [&str; 21] = [
     "images",
@@ -343,7 +358,7 @@ pub struct InspectArgs {
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Look at the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "root", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,
     /// How to open them.
     #[command(flatten)]
@@ -363,10 +378,10 @@ pub struct VerifyArgs {
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Verify the root folder of a guest instead of an image.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "add", "residue", "format", "attach", "isolate", "kernel", "key", "keys_from_stdin", "degraded", "root", "allow_backing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tree")]
     pub residue: bool,
     /// How to open them.
     #[command(flatten)]

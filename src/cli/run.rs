@@ -20,6 +20,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
+use crate::isolate::Isolation;
 use crate::operation::{json_schema, parse};
 use crate::plan::Planned;
 use crate::recover::of_several;
@@ -63,9 +64,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
-            let target =
-                Target { repair: plan.repair, past: plan.past, ..target(&plan.images, &args.image)? };
-            return look(&target, &plan.operations, printer);
+            return look(&Target::from(&plan), &plan.operations, printer);
         }
         let started = Instant::now();
         let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
@@ -163,18 +162,16 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
-fn target(images: &[PathBuf], args: &ImageArgs) -> Result<Target> {
-    let past = Past { allow_backing: args.allow_backing, ..Past::default() };
-    let (attach, isolation) = (args.attach.way(), isolation(args)?);
-    Ok(Target {
-        images: images.to_vec(),
+fn target(images: Vec<PathBuf>, args: &ImageArgs, isolation: &Isolation) -> Target {
+    Target {
+        images,
         format: args.format,
-        attach,
-        isolation,
+        attach: args.attach.way(),
+        isolation: isolation.clone(),
         root: args.root.clone(),
         repair: false,
-        past,
-    })
+        past: Past { allow_backing: args.allow_backing, ..Past::default() },
+    }
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
@@ -184,7 +181,11 @@ fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
-    each(guests, printer, |images, printer| look(&target(&images, &args.image)?, &chosen.operations, printer))
+    // Once for all: keys on standard input are there only once.
+    let isolation = isolation(&args.image)?;
+    each(guests, printer, |images, printer| {
+        look(&target(images, &args.image, &isolation), &chosen.operations, printer)
+    })
 }
 
 fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Result<(Exit, Value)> {
@@ -201,11 +202,12 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     let catalogue = catalogue(&args.catalogue)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
+    let isolation = isolation(&args.image)?;
     each(guests, printer, |images, printer| {
-        let target = target(&images, &args.image)?;
+        let target = target(images, &args.image, &isolation);
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
-        let verdict = verdict.map_err(|error| about_all(&images, error))?;
+        let verdict = verdict.map_err(|error| about_all(&target.images, error))?;
         printer.end_progress();
         verdict.erasure.iter().for_each(|erasure| describe_erasure(erasure, printer));
         if let Some(container) = verdict.container.as_ref().filter(|container| container.bytes_nonzero > 0) {
@@ -235,7 +237,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             (true, true) => printer.paint("not proven", "31;1"),
             (true, false) => printer.paint(good, "32;1"),
         };
-        printer.line(&format!("{}: {word}", names(&images)));
+        printer.line(&format!("{}: {word}", names(&target.images)));
         let exit = if verdict.sealed && !unproven { Exit::Done } else { Exit::from(ErrorKind::Found) };
         to_json(&verdict).map(|(_, value)| (exit, value))
     })

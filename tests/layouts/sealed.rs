@@ -1,5 +1,6 @@
 //! Each layout: sealed, verified, and nothing that was planted can be read in its files.
 
+use crate::common::{GUESTSEAL, shell};
 use crate::{Layout, ready};
 
 /// Seals and verifies; `left` are the kinds of markers that are known to stay, and named in the record.
@@ -83,6 +84,24 @@ fn one_of_two_systems() {
     let after = layout.left();
     assert!(after.len() < before.len() && after.iter().all(|kind| before.contains(kind)), "{after:?}");
     layout.guestseal("verify --root /dev/sda2").expect(0);
+}
+
+/// Also by a run that only looks, and for the second of two guests: standard input is read once.
+#[test]
+fn keys_from_standard_input() {
+    if !ready() {
+        return;
+    }
+    let mut layout = Layout::new("luks2");
+    let key = layout.keys.pop().unwrap();
+    let file = key.split_once(":file:").unwrap().1;
+    for words in ["seal --dry-run --keys-from-stdin", "seal --keys-from-stdin", "verify --keys-from-stdin"] {
+        shell(&format!("'{GUESTSEAL}' {} <'{file}'", layout.arguments(words).join(" ")));
+    }
+    let disk = layout.disks[0].display().to_string();
+    let line = layout.arguments("inspect --keys-from-stdin").join(" ");
+    let twice = line.replace(&format!("-a {disk}"), &format!("{disk} {disk}"));
+    shell(&format!("'{GUESTSEAL}' {twice} <'{file}'"));
 }
 
 /// What can be mounted here, and is put into a machine all the same.
