@@ -205,7 +205,7 @@ impl Site {
     pub fn abandon(self) -> Result<()> {
         match self.place {
             Place::Host(session) => session.close().map(drop),
-            // Its disks are those of an overlay that is thrown away.
+            // Dropping it pulls the plug: what it has is an overlay that is thrown away, or half edited in place anyhow.
             Place::Machine(_) => Ok(()),
         }
     }

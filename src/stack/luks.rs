@@ -18,7 +18,8 @@ pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
         let content = volume.superblock.as_ref().map(|superblock| superblock.content);
         matches!(content, Some(Content::Luks1 | Content::Luks2))
     };
-    let found: Vec<usize> = below.unopened(is_luks).into_iter().map(|(index, _)| index).collect();
+    let found = below.unopened(is_luks).into_iter().map(|(index, _)| index);
+    let found: Vec<usize> = found.filter(|index| !below.stack.shut.contains(index)).collect();
     let mut devices = Vec::new();
     for index in found {
         devices.extend(open_one(below, index)?);
@@ -69,5 +70,6 @@ fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
     let why = if tried == 0 { "no key was given for it" } else { "no key that was given fits" };
     let text = format!("{} is encrypted and stays shut: {why} (--key)", name(volume));
     below.warn(&text);
+    below.stack.shut.push(index);
     Ok(None)
 }

@@ -49,6 +49,8 @@ pub struct Opening<'a> {
 #[derive(Debug, Default)]
 pub struct Stack {
     layers: Vec<Layer>,
+    /// Encrypted volumes for which there is no key, by their indexes: trying one takes seconds.
+    shut: Vec<usize>,
 }
 
 /// One thing that was opened, and is closed by its name.
