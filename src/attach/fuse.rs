@@ -2,25 +2,25 @@
 //! hosts whose kernel has no nbd: containers, many CI machines.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{ImageSpec, LAST_MOMENTS, judge_end, server_lost};
 use crate::error::{Context, Error, Result};
 use crate::sys::child::Child;
 use crate::sys::interrupt;
+use crate::sys::qmp;
 use crate::sys::tool::Tool;
 use crate::sys::wait::is_hung_up;
 
 /// How long the daemon may take to write what it holds and end, once told to.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The most that is read of one message of the daemon.
-const MESSAGE_LIMIT: u64 = 1 << 20;
+const WHO: &str = "the export daemon";
 
 /// An image that a daemon of this run shows as a raw file.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl FuseDisk {
         };
         interrupt::until_readable(output.as_fd())?;
         let mut daemon = Daemon { child, input, output: BufReader::new(output) };
-        match daemon.message()? {
+        match qmp::message(&mut daemon.output, WHO)? {
             Some(greeting) if greeting.get("QMP").is_some() => {
                 Ok(Self { file, read_only: spec.read_only, daemon: Some(daemon) })
             }
@@ -116,7 +116,7 @@ impl FuseDisk {
         let mut rest = Vec::new();
         daemon
             .output
-            .take(MESSAGE_LIMIT)
+            .take(qmp::MESSAGE_LIMIT)
             .read_to_end(&mut rest)
             .context(|| "cannot read the export daemon's last words")?;
         drop(daemon.input);
@@ -131,33 +131,7 @@ impl Daemon {
         self.input
             .write_all(line.as_bytes())
             .context(|| format!("cannot send {command} to the export daemon"))?;
-        loop {
-            match self.message()? {
-                Some(answer) if answer.get("return").is_some() => return Ok(()),
-                Some(answer) if answer.get("error").is_some() => {
-                    return Err(Error::failed(format!(
-                        "the export daemon refused {command}: {}",
-                        answer["error"]
-                    )));
-                }
-                Some(_) => {}
-                None => return Err(Error::failed(format!("the export daemon ended at {command}"))),
-            }
-        }
-    }
-
-    /// One line of the monitor; None at its end.
-    fn message(&mut self) -> Result<Option<Value>> {
-        let mut line = Vec::new();
-        self.output
-            .by_ref()
-            .take(MESSAGE_LIMIT)
-            .read_until(b'\n', &mut line)
-            .context(|| "cannot hear the export daemon")?;
-        if line.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_slice(&line).map(Some).context(|| "cannot understand the export daemon")
+        qmp::answer(&mut self.output, WHO, command)
     }
 
     fn died(self, what: &str) -> Error {

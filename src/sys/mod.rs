@@ -12,6 +12,7 @@ pub mod nbd_device;
 pub mod nbd_netlink;
 pub mod netlink;
 pub mod partitions;
+pub mod qmp;
 pub mod tool;
 pub mod trouble;
 pub mod uevent;

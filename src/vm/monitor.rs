@@ -2,18 +2,18 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::qmp;
 
 /// How long one step may take: writing or reading a megabyte, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest line, in bytes.
-const LINE: u64 = 1 << 20;
+const WHO: &str = "qemu";
 
 /// A conversation with qemu itself.
 #[derive(Debug)]
@@ -42,15 +42,7 @@ impl Monitor {
     /// Has qemu do something.
     pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<()> {
         self.send(command, arguments)?;
-        loop {
-            let answer = self.line()?;
-            if answer.get("return").is_some() {
-                return Ok(());
-            }
-            if let Some(error) = answer.get("error") {
-                return Err(Error::failed(format!("qemu refused {command}: {}", error["desc"])));
-            }
-        }
+        qmp::answer(&mut self.socket, WHO, command)
     }
 
     /// Has qemu write or read a machine's state, and waits until that is done.
@@ -80,13 +72,8 @@ impl Monitor {
     }
 
     fn line(&mut self) -> Result<Value> {
-        let mut line = Vec::new();
-        let failed = || "cannot hear qemu's monitor";
-        self.socket.by_ref().take(LINE).read_until(b'\n', &mut line).context(failed)?;
-        if line.is_empty() {
-            return Err(Error::failed("qemu has closed its monitor"));
-        }
-        serde_json::from_slice(&line).context(|| "cannot understand qemu's monitor")
+        let message = qmp::message(&mut self.socket, WHO)?;
+        message.ok_or_else(|| Error::failed("qemu has closed its monitor"))
     }
 }
 
