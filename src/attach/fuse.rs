@@ -92,8 +92,8 @@ impl FuseDisk {
     pub fn check(&self) -> Result<()> {
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let cut = is_hung_up(daemon.output.get_ref().as_fd()).context(|| "cannot watch the export daemon")?;
-        // Its pipe and its export go at the same time, some moments before it has ended.
-        let patience = if cut { LAST_MOMENTS } else { Duration::ZERO };
+        // A dying daemon gives up its export, then its pipe, and then it has ended.
+        let patience = if cut { LAST_MOMENTS } else { Duration::from_millis(100) };
         let exit = daemon.child.exit_within(patience)?;
         exit.map_or(Ok(()), |exit| Err(server_lost("qemu-storage-daemon", Ok(exit))))
     }

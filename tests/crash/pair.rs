@@ -84,11 +84,9 @@ impl Trial {
         let interrupted = self.hidden(0, "journal").exists();
         if interrupted {
             let now = self.prints();
-            for words in ["seal", "inspect", "verify"] {
-                self.on(&[words]).expect(4).says(&["interrupted", "guestseal recover"]);
-                for disk in &self.disks {
-                    guestseal(words, &[disk]).expect(4).says(&["interrupted", "guestseal recover"]);
-                }
+            self.on(&["inspect"]).expect(4).says(&["interrupted", "guestseal recover"]);
+            for (disk, words) in self.disks.iter().zip(["seal", "verify"]) {
+                guestseal(words, &[disk]).expect(4).says(&["interrupted", "guestseal recover"]);
             }
             assert_eq!(self.prints(), now);
         } else if self.prints() == *before {
@@ -189,11 +187,12 @@ fn killed_and_failed_at_every_point_of_two_disks() {
             assert_eq!(*code == 4, trial.hidden(0, "journal").exists(), "{said}");
         }
         let state = trial.judge(&before, by);
-        // Whatever was left, it can be sealed.
-        let again = Run::whole(&trial.seal(), None);
-        assert!(again.is_good(), "{again:?}");
-        trial.is_tidy();
-        trial.is_sealed();
+        if state == State::Old {
+            let again = Run::whole(&trial.seal(), None);
+            assert!(again.is_good(), "{again:?}");
+            trial.is_tidy();
+            trial.is_sealed();
+        }
         Some(state)
     });
     for (state, point) in [

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::run::pause;
 
 /// A process that has not ended.
 #[derive(Debug, Clone)]
@@ -16,6 +19,7 @@ pub(crate) struct Process {
     session: i32,
     /// When it began, in the kernel's ticks: a number that is used again has another one.
     pub(crate) began: u64,
+    stopped: bool,
 }
 
 impl Process {
@@ -32,6 +36,7 @@ impl Process {
             parent: fields[1].parse().ok()?,
             session: fields[3].parse().ok()?,
             began: fields[19].parse().ok()?,
+            stopped: fields[0] == "T",
         };
         (!ended).then_some(process)
     }
@@ -63,8 +68,22 @@ impl Process {
         fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
-    /// Kills it; false when it ended before.
+    /// Kills it; false when it was ending by itself. It is stopped first, since a process that has ended takes a signal
+    /// too until its parent has looked.
     pub(crate) fn kill(&self) -> bool {
-        kill(Pid::from_raw(self.pid), Signal::SIGKILL).is_ok()
+        let pid = Pid::from_raw(self.pid);
+        let began = Instant::now();
+        if kill(pid, Signal::SIGSTOP).is_err() {
+            return false;
+        }
+        loop {
+            match Self::read(&PathBuf::from(format!("/proc/{pid}"))) {
+                Some(now) if now.began == self.began && now.stopped => break,
+                Some(now) if now.began == self.began => pause(Duration::from_millis(1)),
+                _ => return false,
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{self:?} neither stops nor ends");
+        }
+        kill(pid, Signal::SIGKILL).is_ok()
     }
 }

@@ -73,20 +73,20 @@ pub(crate) fn killed(variant: &str, mode: Mode, usual: usize) {
 
 #[test]
 fn killed_over_an_overlay() {
-    killed("debian12", Mode::new("qcow2", "fuse", Commit::Overlay), 40);
+    killed("debian12", Mode::new("qcow2", "fuse", Commit::Overlay), 16);
 }
 
 #[test]
 fn killed_over_an_overlay_of_a_raw_image() {
-    killed("debian12", Mode::new("raw", "fuse", Commit::Overlay), 6);
+    killed("debian12", Mode::new("raw", "fuse", Commit::Overlay), 4);
 }
 
 #[test]
 fn killed_while_it_writes_a_new_file() {
-    killed("debian12", Mode::new("qcow2", "fuse", Commit::Output), 6);
+    killed("debian12", Mode::new("qcow2", "fuse", Commit::Output), 4);
 }
 
 #[test]
 fn killed_while_it_writes_in_place() {
-    killed("debian12", Mode::new("raw", "loop", Commit::InPlace), 10);
+    killed("debian12", Mode::new("raw", "loop", Commit::InPlace), 6);
 }
