@@ -39,6 +39,14 @@ pub trait Host: Observer {
     fn run_script(&mut self, script: &Path) -> Result<()> {
         Err(Error::unsupported(format!("the script {} cannot be run here", script.display())))
     }
+
+    /// Has the guest's own programs run this script, for the action of this number in the operation that runs.
+    ///
+    /// # Errors
+    /// When it cannot be run or fails.
+    fn run_program(&mut self, _action: usize, _script: String) -> Result<()> {
+        Err(Error::unsupported("the guest's programs cannot be run here"))
+    }
 }
 
 impl Host for Silent {}
@@ -93,11 +101,12 @@ impl Run<'_> {
             tally: Tally::default(),
             files: Vec::new(),
             notes: Vec::new(),
+            programs: None,
             milliseconds: 0,
         };
         if meets(&operation.when, view)? {
-            for action in &operation.actions {
-                self.carry_out(look(action, view)?, view, &mut report)?;
+            for (number, action) in operation.actions.iter().enumerate() {
+                self.carry_out(number, look(action, view)?, view, &mut report)?;
             }
         } else {
             report.outcome = Outcome::NotApplicable;
@@ -107,14 +116,20 @@ impl Run<'_> {
         Ok(report)
     }
 
-    fn carry_out(&mut self, findings: Findings, view: View<'_>, report: &mut OperationReport) -> Result<()> {
-        let Findings { mut changes, notes, scripts, unsure } = findings;
+    fn carry_out(
+        &mut self,
+        action: usize,
+        findings: Findings,
+        view: View<'_>,
+        report: &mut OperationReport,
+    ) -> Result<()> {
+        let Findings { mut changes, notes, scripts, program, unsure } = findings;
         if self.mode == Mode::Look {
             changes.retain(|change| !self.is_gone(change.path()));
         }
         for change in &changes {
-            let (action, path) = (change.verb(), change.path().to_path_buf());
-            let file = FileReport { action, path, bytes: change.bytes() };
+            let (verb, path) = (change.verb(), change.path().to_path_buf());
+            let file = FileReport { action: verb, path, bytes: change.bytes() };
             report.notes.extend(other_names(change, view)?);
             if self.mode == Mode::Change {
                 self.host.before(view.root, change);
@@ -130,7 +145,11 @@ impl Run<'_> {
             self.host.run_script(script)?;
         }
         report.notes.extend(notes);
-        if !changes.is_empty() || !scripts.is_empty() {
+        let acts = !changes.is_empty() || !scripts.is_empty() || program.is_some();
+        if let Some(script) = program.filter(|_| self.mode == Mode::Change) {
+            self.host.run_program(action, script)?;
+        }
+        if acts {
             report.outcome = Outcome::Changed;
         } else if unsure && report.outcome == Outcome::Unchanged {
             report.outcome = Outcome::Unsure;

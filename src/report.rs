@@ -32,6 +32,8 @@ pub enum Event<'a> {
         /// What it is.
         file: &'a FileReport,
     },
+    /// A line that a program of the guest printed.
+    Output(&'a str),
     /// An operation is done.
     Operation(&'a OperationReport),
     /// Long work goes on: bytes done, of how many.
@@ -137,6 +139,21 @@ pub struct OperationReport {
     /// What people should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
+    /// What of the guest's own programs was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<ProgramsRun>,
     /// Time taken in milliseconds.
     pub milliseconds: u64,
+}
+
+/// Programs of the guest that were run, shut in by bubblewrap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ProgramsRun {
+    /// How many scripts.
+    pub scripts: u32,
+    /// Where: `host` or `vm`.
+    pub place: String,
+    /// Whether one of them had the host's network.
+    pub network: bool,
 }

@@ -8,6 +8,7 @@ mod edit;
 mod hostname;
 mod machine_id;
 mod passwords;
+mod programs;
 mod ssh_keys;
 mod timezone;
 pub mod user_accounts;
@@ -87,6 +88,8 @@ pub struct Findings {
     pub notes: Vec<Note>,
     /// Scripts of the host to run in the guest's root folder, after the changes.
     pub scripts: Vec<PathBuf>,
+    /// A script for the guest's own programs to run, after the changes.
+    pub program: Option<String>,
     /// True when part of it cannot be judged without a secret.
     pub unsure: bool,
 }
@@ -138,6 +141,8 @@ pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
             scripts: view.settings.list("scripts").into_iter().map(PathBuf::from).collect(),
             ..Findings::default()
         }),
+        Action::Run(run) => programs::run(run, view),
+        Action::Packages(packages) => programs::packages(packages, view),
         Action::NotYet(not_yet) => {
             Err(Error::new(ErrorKind::Unsupported, format!("not done yet: {}", not_yet.reason)))
         }

@@ -172,6 +172,7 @@ impl Observer for Printer {
                 let verb = format!("{:?}", file.action).to_lowercase();
                 eprintln!("  {operation}: {verb} {}", clean(&file.path.display().to_string()));
             }
+            Event::Output(line) if self.verbose => eprintln!("  | {line}"),
             Event::Operation(report) => self.operation(report),
             Event::Progress { what, done, total } => self.progress(what, done, total),
             Event::Warning(text) => self.warning(text),

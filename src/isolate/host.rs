@@ -10,6 +10,7 @@ use crate::apply::Mode;
 use crate::erase::report::Erasure;
 use crate::error::{Error, Result};
 use crate::image::live::DiskFiles;
+use crate::operation::schema::Terms;
 use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::session::Handling;
@@ -87,9 +88,14 @@ impl MachineSession {
         let Self { machine, opened, .. } = self;
         let about = (&opened.inspection.guest, opened.mount_points.clone());
         let first = start(operations, about, (mode, fingerprints), observer.wants_changes());
+        // While a program of the guest works, nothing is heard of the machine.
+        let terms =
+            operations.iter().flat_map(|planned| planned.operation.actions.iter().filter_map(Terms::of));
+        let longest = terms.map(|terms| Duration::from_secs(terms.seconds.into())).max();
+        let patience = PATIENCE + longest.unwrap_or_default();
         machine.say(&ToMachine::Edit(Box::new(first)), PATIENCE)?;
         let edited =
-            hear_out(operations, (mode, fingerprints), observer, &mut || match machine.hear(PATIENCE)? {
+            hear_out(operations, (mode, fingerprints), observer, &mut || match machine.hear(patience)? {
                 FromMachine::Worker(message) => Ok(message),
                 FromMachine::Failed(error) => Err(error.into_error()),
                 _ => Err(wrong(machine)),

@@ -7,6 +7,7 @@ pub mod folder;
 mod health;
 pub mod options;
 pub mod place;
+pub mod programs;
 pub mod tree;
 
 use std::fs::File;

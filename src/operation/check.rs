@@ -107,7 +107,12 @@ fn action(operation: &Operation, index: usize, action: &Action) -> Result<(), Fa
         Action::Remove(_) | Action::Truncate(_) | Action::Link(_) | Action::Detect(_) => Ok(()),
         Action::MachineId(_) | Action::SshdHostKeys(_) | Action::RegenerateSshHostKeys(_) => Ok(()),
         Action::Hostname(_) | Action::Timezone(_) | Action::Passwords(_) | Action::UserAccounts(_) => Ok(()),
-        Action::Script(_) | Action::NotYet(_) => Ok(()),
+        Action::Packages(packages)
+            if !packages.update && packages.install.is_empty() && packages.remove.is_empty() =>
+        {
+            Err(Fault::action(index, "packages without `update`, `install` and `remove` do nothing"))
+        }
+        Action::Script(_) | Action::Run(_) | Action::Packages(_) | Action::NotYet(_) => Ok(()),
     }
 }
 
@@ -122,6 +127,7 @@ fn takes(action: &Action) -> &'static [(&'static str, ParameterKind)] {
         Action::RegenerateSshHostKeys(_) => &[("regenerate", ParameterKind::Flag)],
         Action::Remove(_) | Action::Truncate(_) | Action::Write(_) | Action::Edit(_) | Action::Link(_) => &[],
         Action::Detect(_) | Action::MachineId(_) | Action::SshdHostKeys(_) | Action::NotYet(_) => &[],
+        Action::Run(_) | Action::Packages(_) => &[],
     }
 }
 

@@ -124,6 +124,14 @@ pub(super) fn some_globs<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<Str
     reader.deserialize_seq(Texts { check: check_glob, may_be_empty: false })
 }
 
+pub(super) fn packages<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    reader.deserialize_seq(Texts { check: check_package, may_be_empty: true })
+}
+
+pub(super) fn some_text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_some_text))
+}
+
 /// The name of an operation or a parameter.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -207,6 +215,19 @@ fn check_regex(pattern: &str) -> Result<(), String> {
     regex::Regex::new(pattern).map(drop).map_err(|error| error.to_string())
 }
 
+fn check_some_text(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() { Err("must not be empty".into()) } else { Ok(()) }
+}
+
+/// The name of a package, as package managers take it: with a version, an architecture, or a pattern.
+pub(crate) fn check_package(name: &str) -> Result<(), String> {
+    let known = |sign: char| sign.is_ascii_alphanumeric() || "+-._:@/=~^*<>".contains(sign);
+    if name.is_empty() || name.starts_with('-') || !name.chars().all(known) {
+        return Err("a package has letters, digits and signs such as + - . and does not begin with -".into());
+    }
+    Ok(())
+}
+
 fn check_mode(mode: &str) -> Result<(), String> {
     let octal = matches!(mode.len(), 3 | 4) && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     if octal { Ok(()) } else { Err("a mode has three or four octal digits, such as 0644".into()) }
@@ -277,6 +298,16 @@ mod tests {
         assert_eq!(check_name("ssh-hostkeys"), Ok(()));
         for bad in ["", "-a", "a-", "A", "a_b", "a,b", "all", "defaults", "ä", &"a".repeat(41)] {
             assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_packages_are_no_options_and_no_shell() {
+        for good in ["vim", "g++", "libc6:i386", "vim=2:9.0-1", "@development-tools", "./x.rpm", "php-*"] {
+            assert_eq!(check_package(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-y", "a b", "a'b", "a;b", "$x", "a\n", "`x`", "é"] {
+            assert!(check_package(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -124,7 +124,7 @@ mod tests {
         let schema = json_schema();
         assert_eq!(schema["additionalProperties"], false);
         let verbs = schema["$defs"]["Action"]["oneOf"].as_array().expect("one schema a verb");
-        assert_eq!(verbs.len(), 15);
+        assert_eq!(verbs.len(), 17);
         assert_eq!(schema["$defs"]["Remove"]["additionalProperties"], false);
     }
 

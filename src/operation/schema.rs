@@ -207,6 +207,10 @@ pub enum Action {
     UserAccounts(Bare),
     /// Run the host's scripts that were given, in the guest's root folder.
     Script(Bare),
+    /// Run a script of the guest's own programs.
+    Run(Run),
+    /// Install, remove and update packages with the guest's own package manager.
+    Packages(Packages),
     /// Something that is planned but not done yet: selecting it is refused with exit code 6.
     NotYet(NotYet),
 }
@@ -369,6 +373,69 @@ pub enum MachineIdPolicy {
     FirstBoot,
     /// No file: the same with any systemd, but not on a read-only /etc.
     Absent,
+}
+
+/// How programs of the guest run: shut in by bubblewrap, with none of this host's powers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Terms {
+    /// Whether they reach this host's network. In a virtual machine there is none.
+    pub network: bool,
+    /// How long they may take, in seconds.
+    pub seconds: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { network: false, seconds: 1800 }
+    }
+}
+
+impl Terms {
+    /// Those of an action that runs programs; none when it runs none.
+    pub fn of(action: &Action) -> Option<&Self> {
+        match action {
+            Action::Run(run) => Some(&run.terms),
+            Action::Packages(packages) => Some(&packages.terms),
+            _ => None,
+        }
+    }
+}
+
+/// See [`Action::Run`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Run {
+    /// The script; `/bin/sh` runs it unless its first line names another interpreter of the guest.
+    #[serde(deserialize_with = "form::some_text")]
+    pub script: String,
+    /// How it runs.
+    #[serde(default)]
+    pub terms: Terms,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
+}
+
+/// See [`Action::Packages`].
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Packages {
+    /// Whether all packages are brought up to date first.
+    #[serde(default)]
+    pub update: bool,
+    /// Packages to install.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::packages")]
+    pub install: Vec<String>,
+    /// Packages to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::packages")]
+    pub remove: Vec<String>,
+    /// How the package manager runs.
+    #[serde(default)]
+    pub terms: Terms,
+    /// Only for these guests.
+    #[serde(default, skip_serializing_if = "When::is_empty")]
+    pub when: When,
 }
 
 /// See [`Action::NotYet`].

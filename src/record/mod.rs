@@ -20,7 +20,7 @@ use crate::image::container::ContainerErasure;
 use crate::image::nameless::{NamelessFile, folder_of};
 use crate::plan::Planned;
 use crate::repair::Repair;
-use crate::report::{OperationReport, Outcome, Tally};
+use crate::report::{OperationReport, Outcome, ProgramsRun, Tally};
 use crate::sys::confine::Confinement;
 
 /// The type of an in-toto Statement, version 1.
@@ -131,6 +131,9 @@ pub struct SealedOperation {
     /// How much.
     #[serde(flatten)]
     pub tally: Tally,
+    /// What of the guest's own programs was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub programs: Option<ProgramsRun>,
     /// Its parameters without secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
@@ -143,6 +146,7 @@ impl SealedOperation {
             name: report.name.clone(),
             outcome: report.outcome,
             tally: report.tally,
+            programs: report.programs.clone(),
             parameters: planned.settings.values.clone(),
         }
     }

@@ -423,7 +423,7 @@ fn read_to_end(pipe: &mut ChildStdout, limit: u64, program: &Path) -> Result<Vec
 }
 
 /// Waits until everybody who had the pipe from a killed child is gone, and with them what they had open.
-fn wait_for_heirs(pipe: &mut ChildStdout) {
+pub(super) fn wait_for_heirs(pipe: &mut ChildStdout) {
     let (started, mut block) = (Instant::now(), [0; 4096]);
     while readable_within(pipe.as_fd(), DROP_PATIENCE.saturating_sub(started.elapsed())).unwrap_or(false) {
         if pipe.read(&mut block).unwrap_or(0) == 0 {

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use crate::sys::plain::plain;
+
 /// How much is kept, in bytes.
 const KEPT: usize = 64 << 10;
 /// How much of it goes into an error.
@@ -31,20 +33,8 @@ impl Console {
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(LINES)..];
-        last.iter().map(|line| harmless(line)).collect::<Vec<_>>().join("\n")
+        last.iter().map(|line| plain(line, LINE)).collect::<Vec<_>>().join("\n")
     }
-}
-
-fn harmless(line: &str) -> String {
-    let mut text = String::new();
-    for sign in line.chars().take(LINE) {
-        if sign == ' ' || sign.is_ascii_graphic() {
-            text.push(sign);
-        } else {
-            text.extend(sign.escape_default());
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
+use nix::unistd::{chdir, chroot};
 
 use super::initramfs::{BASE, DISK_DRIVER, MODULES};
 use super::modules::{Modules, Resolved};
@@ -137,6 +138,7 @@ pub fn run(work: impl FnOnce(Inside) -> Result<()>) -> Result<()> {
     if std::process::id() != 1 {
         return Err(Error::usage(format!("{ARGUMENT} is for the first process of a virtual machine")));
     }
+    leave_rootfs()?;
     mount_all()?;
     let line = fs::read_to_string("/proc/cmdline").context(|| "cannot read the kernel's command line")?;
     let all_modules =
@@ -183,6 +185,18 @@ pub fn power_off() -> Result<()> {
         Ok(never) => match never {},
         Err(errno) => Err(errno).context(|| "cannot power off"),
     }
+}
+
+/// Moves to a mount of the same files above that which the kernel began with: that one cannot be moved away (see
+/// pivot_root(2)), as the sandbox of the guest's programs does.
+fn leave_rootfs() -> Result<()> {
+    let failed = || "cannot leave the first root filesystem";
+    let place = |from, to, flags| mount(Some(from), to, None::<&str>, flags, None::<&str>);
+    place("/", "/mnt", MsFlags::MS_BIND).context(failed)?;
+    chdir("/mnt").context(failed)?;
+    place(".", "/", MsFlags::MS_MOVE).context(failed)?;
+    chroot(".").context(failed)?;
+    chdir("/").context(failed)
 }
 
 fn mount_all() -> Result<()> {

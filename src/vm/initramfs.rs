@@ -15,6 +15,7 @@ use super::library::Program;
 use super::modules::{Modules, flat};
 use super::unpack::unpack;
 use crate::error::{Context, Error, Result};
+use crate::sys::sandbox::BWRAP;
 use crate::sys::tool::Tool;
 
 /// Where the machine has its modules, with the lists about them.
@@ -41,8 +42,8 @@ const PLAIN_MODULES: [&str; 15] = [
     "blake2b_generic",
     "crc32_generic",
 ];
-const PLAIN_PROGRAMS: [&str; 7] =
-    ["e2fsck", "tune2fs", "xfs_repair", "xfs_db", "btrfs", "btrfstune", "fsck.fat"];
+const PLAIN_PROGRAMS: [&str; 8] =
+    ["e2fsck", "tune2fs", "xfs_repair", "xfs_db", "btrfs", "btrfstune", "fsck.fat", BWRAP];
 const STACK_MODULES: [&str; 42] = [
     "dm_mod",
     "dm_crypt",

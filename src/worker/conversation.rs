@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::protocol::{Broken, Ending, FromWorker, VERSION};
@@ -10,9 +11,9 @@ use crate::action::Note;
 use crate::apply::Mode;
 use crate::erase::fingerprint::Fingerprints;
 use crate::error::Error;
-use crate::operation::schema::Action;
+use crate::operation::schema::{Action, Terms};
 use crate::plan::Planned;
-use crate::report::{FileReport, OperationReport};
+use crate::report::{FileReport, OperationReport, ProgramsRun};
 use crate::sys::confine::Confinement;
 
 /// What was done to a guest, or would be.
@@ -37,6 +38,10 @@ pub enum Heard<'a> {
     Operation(&'a OperationReport, bool),
     /// The worker waits until this script has run; it is one of the plan.
     Script(&'a Planned, PathBuf),
+    /// The worker waits until the guest's programs have run this script on these terms.
+    Program(&'a Planned, Terms, String),
+    /// A program of the guest printed this.
+    Output(String),
     /// There is nothing to do.
     Nothing,
     /// The worker has done all.
@@ -56,6 +61,11 @@ pub struct Conversation<'a> {
     notes: Vec<Note>,
     /// Scripts of the operation that runs, which the worker may still ask for.
     scripts: Vec<PathBuf>,
+    /// The terms of the programs of the operation that runs, which the worker may still ask for.
+    programs: BTreeMap<usize, Terms>,
+    ran: Option<ProgramsRun>,
+    /// Where the guest is mounted: `host` or `vm`.
+    place: &'static str,
     /// None when they are not wanted.
     fingerprints: Option<Fingerprints>,
     over: bool,
@@ -72,11 +82,20 @@ impl<'a> Conversation<'a> {
             files: Vec::new(),
             notes: Vec::new(),
             scripts: Vec::new(),
+            programs: BTreeMap::new(),
+            ran: None,
+            place: "host",
             fingerprints: None,
             over: false,
         };
         new.expect_scripts();
         new
+    }
+
+    /// The same, with a worker in a virtual machine, where others run the programs.
+    #[must_use]
+    pub fn in_machine(self) -> Self {
+        Self { place: "vm", ..self }
     }
 
     /// Listens to fingerprints too, when it is about changes.
@@ -155,6 +174,18 @@ impl<'a> Conversation<'a> {
                 };
                 Ok(Heard::Script(planned, self.scripts.swap_remove(place)))
             }
+            FromWorker::Program { action, script } => {
+                let Some(terms) = self.programs.remove(&action) else {
+                    return Err(wrong("asks for a program that is not planned"));
+                };
+                let place = self.place.to_owned();
+                let ran = self.ran.get_or_insert(ProgramsRun { scripts: 0, place, network: false });
+                ran.scripts += 1;
+                ran.network |= terms.network;
+                Ok(Heard::Program(planned, terms, script))
+            }
+            FromWorker::Output(line) if self.ran.is_some() && self.place == "vm" => Ok(Heard::Output(line)),
+            FromWorker::Output(_) => Err(wrong("prints for a program that does not run")),
             FromWorker::Operation(ending) if ending.name == planned.operation.name => {
                 self.end_operation(ending);
                 let first = self.reports.len() == 1;
@@ -170,18 +201,21 @@ impl<'a> Conversation<'a> {
     fn end_operation(&mut self, ending: Ending) {
         let Ending { name, outcome, tally, milliseconds } = ending;
         let (files, notes) = (std::mem::take(&mut self.files), std::mem::take(&mut self.notes));
-        self.reports.push(OperationReport { name, outcome, tally, files, notes, milliseconds });
+        let programs = self.ran.take();
+        self.reports.push(OperationReport { name, outcome, tally, files, notes, programs, milliseconds });
         self.expect_scripts();
     }
 
-    /// The scripts of the operation that comes now.
+    /// The scripts and programs of the operation that comes now.
     fn expect_scripts(&mut self) {
         self.scripts.clear();
+        self.programs.clear();
         let Some(planned) = self.planned.get(self.reports.len()) else { return };
         if self.mode == Mode::Look || planned.settings.recorded {
             return;
         }
-        for action in &planned.operation.actions {
+        for (number, action) in planned.operation.actions.iter().enumerate() {
+            self.programs.extend(Terms::of(action).map(|terms| (number, terms.clone())));
             if matches!(action, Action::Script(_)) {
                 self.scripts.extend(planned.settings.list("scripts").into_iter().map(PathBuf::from));
             }

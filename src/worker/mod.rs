@@ -7,6 +7,7 @@
 pub mod conversation;
 pub mod parent;
 mod pipe;
+pub mod programs;
 pub mod protocol;
 mod wire;
 
@@ -151,7 +152,18 @@ impl<W: Write> Host for Worker<'_, W> {
     }
 
     fn run_script(&mut self, script: &Path) -> Result<()> {
-        self.wire.say(&FromWorker::Script(script.to_path_buf()));
+        self.ask(&FromWorker::Script(script.to_path_buf()))
+    }
+
+    fn run_program(&mut self, action: usize, script: String) -> Result<()> {
+        self.ask(&FromWorker::Program { action, script })
+    }
+}
+
+impl<W: Write> Worker<'_, W> {
+    /// Asks the parent to do something, and waits until it is done.
+    fn ask(&mut self, what: &FromWorker) -> Result<()> {
+        self.wire.say(what);
         self.wire.flush()?;
         match read_message(self.input) {
             Ok(ToWorker::ScriptDone) => Ok(()),

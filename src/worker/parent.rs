@@ -14,20 +14,28 @@ use std::time::Duration;
 use super::ARGUMENT;
 use super::conversation::{Conversation, Edited, Heard};
 use super::pipe::WipedReader;
-use super::protocol::{Broken, FromWorker, Start, ToWorker, VERSION, read_message, write_message};
+use super::programs::Programs;
+use super::protocol::{
+    Broken, FromWorker, Start, ToWorker, VERSION, WirePlanned, read_message, write_message,
+};
 use crate::apply::{Mode, in_operation};
 use crate::error::{Error, Result, both};
 use crate::fault::{self, Point};
 use crate::inspect::guest::Guest;
+use crate::operation::Operation;
+use crate::operation::schema::Terms;
 use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::sys::child::{Child, Spawn};
+use crate::sys::plain::plain;
 use crate::sys::{interrupt, tool};
 
 /// How long the worker may take to end when its work is done.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The most that is heard from one worker, in bytes: some million files.
 const SPEECH_LIMIT: u64 = 1 << 30;
+/// The longest line of a program in a machine that is shown, in signs: it was cut to this there.
+const LINE: usize = 200;
 const NO_LANDLOCK: &str =
     "this host's kernel has no Landlock: the worker that edits the guest is held by fewer locks";
 const NO_SECCOMP: &str =
@@ -45,10 +53,14 @@ pub fn edit(
     (mode, fingerprints): (Mode, bool),
     observer: &mut dyn Observer,
 ) -> Result<Edited> {
+    let programs = Programs::new(folder, mount_points.clone(), false);
+    if mode == Mode::Change {
+        programs.check(guest, operations.iter().map(|planned| &planned.operation))?;
+    }
     let worker = Worker::start(folder)?;
     let at_once = observer.wants_changes();
     let start = start(operations, (guest, mount_points), (mode, fingerprints), at_once);
-    let mut listener = Listener::new(operations, (mode, fingerprints), Some(folder), observer);
+    let mut listener = Listener::new(operations, (mode, fingerprints), Some((folder, programs)), observer);
     worker.talk(&ToWorker::Start(Box::new(start)), &mut |message| listener.hear(message))?;
     listener.end()
 }
@@ -65,8 +77,8 @@ pub fn start<'a>(
     Start { version: VERSION, mode, at_once, fingerprints, guest, mount_points, operations }
 }
 
-/// Has a worker edit the guest mounted at `folder` for somebody else, to whom each of its messages is handed; the last one
-/// is that it is done, or why it failed.
+/// Has a worker edit the guest mounted at `folder`, in the machine that this is, for the host, to whom each of its messages
+/// is handed; the last one is that it is done, or why it failed.
 ///
 /// # Errors
 /// When the worker dies or is not understood, and what `forward` fails of.
@@ -75,12 +87,42 @@ pub fn relay(
     folder: &Path,
     forward: &mut dyn FnMut(FromWorker) -> Result<()>,
 ) -> Result<()> {
-    let mut forward = |message: FromWorker| {
+    let programs = Programs::new(folder, start.mount_points.clone(), true);
+    if start.mode == Mode::Change {
+        programs.check(&start.guest, start.operations.iter().map(WirePlanned::operation))?;
+    }
+    let terms: Vec<Vec<Option<Terms>>> =
+        start.operations.iter().map(|planned| terms(planned.operation())).collect();
+    let mut done = 0;
+    let mut hear = |message: FromWorker| {
+        let program = match &message {
+            FromWorker::Program { action, script } => {
+                let terms = terms.get(done).and_then(|terms| terms.get(*action)?.clone());
+                let nothing = || Broken::Protocol("it asks for a program that is not planned".into());
+                Some((script.clone(), terms.ok_or_else(nothing)?))
+            }
+            _ => None,
+        };
+        done += usize::from(matches!(message, FromWorker::Operation(_)));
         let last = matches!(message, FromWorker::Done | FromWorker::Failed(_));
         forward(message).map_err(Stop::Error)?;
-        Ok(if last { Next::End(None) } else { Next::Listen })
+        let Some((script, terms)) = program else {
+            return Ok(if last { Next::End(None) } else { Next::Listen });
+        };
+        let mut trouble = Ok(());
+        let ran = programs.run(&script, &terms, &mut |line| {
+            if trouble.is_ok() {
+                trouble = forward(FromWorker::Output(line.to_owned()));
+            }
+        });
+        both(ran, trouble).map_err(Stop::Error)?;
+        Ok(Next::Answer)
     };
-    Worker::start(folder)?.talk(&ToWorker::Start(Box::new(start)), &mut forward)
+    Worker::start(folder)?.talk(&ToWorker::Start(Box::new(start)), &mut hear)
+}
+
+fn terms(operation: &Operation) -> Vec<Option<Terms>> {
+    operation.actions.iter().map(|action| Terms::of(action).cloned()).collect()
 }
 
 /// Hears out a worker whose messages come from elsewhere.
@@ -226,7 +268,7 @@ struct Listener<'a, 'o> {
     conversation: Conversation<'a>,
     mode: Mode,
     /// Where the guest is mounted on this host; none when it is not.
-    folder: Option<&'a Path>,
+    here: Option<(&'a Path, Programs<'a>)>,
     observer: &'o mut dyn Observer,
 }
 
@@ -234,12 +276,13 @@ impl<'a, 'o> Listener<'a, 'o> {
     fn new(
         operations: &'a [Planned],
         (mode, fingerprints): (Mode, bool),
-        folder: Option<&'a Path>,
+        here: Option<(&'a Path, Programs<'a>)>,
         observer: &'o mut dyn Observer,
     ) -> Self {
         let conversation = Conversation::new(operations, mode);
+        let conversation = if here.is_some() { conversation } else { conversation.in_machine() };
         let conversation = if fingerprints { conversation.with_fingerprints() } else { conversation };
-        Self { conversation, mode, folder, observer }
+        Self { conversation, mode, here, observer }
     }
 
     fn end(self) -> Result<Edited> {
@@ -272,11 +315,20 @@ impl<'a, 'o> Listener<'a, 'o> {
             }
             Heard::Script(planned, script) => {
                 let nowhere = || Error::unsupported("the guest is not mounted on this host");
-                let ran =
-                    self.folder.ok_or_else(nowhere).and_then(|folder| tool::run_script(&script, folder));
+                let here = self.here.as_ref().ok_or_else(nowhere);
+                let ran = here.and_then(|(folder, _)| tool::run_script(&script, folder));
                 ran.map_err(|error| Stop::Error(in_operation(planned, error)))?;
                 return Ok(Next::Answer);
             }
+            Heard::Program(planned, terms, script) => {
+                // In a machine its agent runs it.
+                let Some((_, programs)) = &self.here else { return Ok(Next::Listen) };
+                let observer = &mut *self.observer;
+                let ran = programs.run(&script, &terms, &mut |line| observer.event(Event::Output(line)));
+                ran.map_err(|error| Stop::Error(in_operation(planned, error)))?;
+                return Ok(Next::Answer);
+            }
+            Heard::Output(line) => self.observer.event(Event::Output(&plain(&line, LINE))),
             Heard::Done => return Ok(Next::End(None)),
             Heard::Failed(error) => return Ok(Next::End(Some(error))),
         }
@@ -308,7 +360,7 @@ mod tests {
             let mut listener = Listener {
                 conversation: Conversation::new(&[], Mode::Look),
                 mode: Mode::Look,
-                folder: None,
+                here: None,
                 observer: &mut observer,
             };
             let confinement = Confinement { landlock, seccomp, capabilities: Vec::new() };

@@ -24,7 +24,7 @@ use crate::report::{FileReport, Outcome, Tally};
 use crate::sys::confine::Confinement;
 
 /// The version of this protocol: the first thing that each side says.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest message in bytes. The longest path that a kernel takes is 4 KiB, a deep tree's may be longer.
 pub const MESSAGE_LIMIT: u32 = 16 << 20;
 
@@ -34,7 +34,7 @@ pub const MESSAGE_LIMIT: u32 = 16 << 20;
 pub enum ToWorker<'a> {
     /// Begin: the first message.
     Start(Box<Start<'a>>),
-    /// The script that was asked for ran well; had it not, there would be no answer but the end.
+    /// The script or program that was asked for ran well; had it not, there would be no answer but the end.
     ScriptDone,
 }
 
@@ -79,6 +79,13 @@ impl<'a> From<&'a Planned> for WirePlanned<'a> {
     }
 }
 
+impl WirePlanned<'_> {
+    /// The operation.
+    pub fn operation(&self) -> &Operation {
+        &self.operation
+    }
+}
+
 impl From<WirePlanned<'_>> for Planned {
     fn from(planned: WirePlanned<'_>) -> Self {
         let WirePlanned { operation, values, passwords, recorded } = planned;
@@ -109,6 +116,16 @@ pub enum FromWorker {
     Fingerprints(WirePrints),
     /// The parent shall run this script, and answer.
     Script(#[serde(with = "path_serde")] PathBuf),
+    /// The parent shall have the guest's programs run this script, for the action of this number in the operation that
+    /// runs, and answer.
+    Program {
+        /// The action's place in its operation.
+        action: usize,
+        /// The script.
+        script: String,
+    },
+    /// A line that a program of the guest printed. Only a machine's agent says this, between a program and its end.
+    Output(String),
     /// The operation is done.
     Operation(Ending),
     /// All operations are done.

@@ -179,6 +179,8 @@ fn word() -> impl Strategy<Value = FromWorker> {
         4 => path.clone().prop_map(|path| FromWorker::File(FileReport { action: Verb::Remove, path, bytes: 1 })),
         2 => path.prop_map(|path| FromWorker::Note(Note { path: Some(path), message: "m".into() })),
         3 => script.prop_map(|script| FromWorker::Script(script.into())),
+        1 => (0..3_usize).prop_map(|action| FromWorker::Program { action, script: "true".into() }),
+        1 => Just(FromWorker::Output("line".into())),
         6 => name.prop_map(ending),
         2 => Just(FromWorker::Done),
         1 => prop::collection::vec(any::<Window>(), 0..9).prop_map(|windows| prints(&windows)),
@@ -292,6 +294,32 @@ fn scripts_are_those_of_the_plan_at_their_time_and_once() {
         let (scripts, refused) = hear_all(&mut conversation, words);
         assert_eq!((scripts.len(), refused), (run, true));
         assert!(conversation.end().is_err());
+    }
+}
+
+#[test]
+fn programs_are_those_of_the_plan_once_and_only_a_machine_tells_what_they_print() {
+    let mut plan = plan();
+    let run = "name = \"run\"\nsummary = \"s\"\nreason = \"r\"\ndefault = false\n[[action]]\n\
+        [action.remove]\npaths = [\"/a/b\"]\n[[action]]\n[action.run]\nscript = \"true\"\nterms.network = true\n";
+    plan[0].operation = crate::operation::parse(run, "run.toml").unwrap();
+    let ready = || FromWorker::Ready { version: VERSION, confinement: confinement() };
+    let program = |action| FromWorker::Program { action, script: "true".into() };
+    let output = || FromWorker::Output("line".into());
+    for (mode, machine, words, refused) in [
+        (Mode::Change, false, vec![ready(), program(1), ending("run")], false),
+        (Mode::Change, false, vec![ready(), program(1), output()], true),
+        (Mode::Change, true, vec![ready(), program(1), output()], false),
+        (Mode::Change, true, vec![ready(), output()], true),
+        (Mode::Change, false, vec![ready(), program(0)], true),
+        (Mode::Change, false, vec![ready(), program(1), program(1)], true),
+        (Mode::Change, false, vec![ready(), ending("run"), program(1)], true),
+        (Mode::Look, false, vec![ready(), program(1)], true),
+    ] {
+        let conversation = Conversation::new(&plan, mode);
+        let mut conversation = if machine { conversation.in_machine() } else { conversation };
+        let said = format!("{mode:?} {machine} {words:?}");
+        assert_eq!(hear_all(&mut conversation, words).1, refused, "{said}");
     }
 }
 
