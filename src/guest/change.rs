@@ -18,6 +18,7 @@ use rustix::fs::XattrFlags;
 use serde::{Deserialize, Serialize};
 
 use super::flags::{keep_attributes, with_attributes_lifted};
+use super::labels;
 use super::tree::{remove_below, unlink_lifting};
 use super::{FileKind, GuestRoot};
 use crate::error::{Context, Error, Result};
@@ -202,7 +203,9 @@ impl GuestRoot {
         }
         let old = self.open_file(path)?;
         let temporary = free_name(&folder).context(failed)?;
-        let written = write_beside(&folder, &temporary, content, old.as_ref(), new).and_then(|()| {
+        let label = self.label_of(path, FileKind::File)?;
+        let owner = old.as_ref().ok_or((new, label.as_deref()));
+        let written = write_beside(&folder, &temporary, content, owner).and_then(|()| {
             let files: Vec<&OwnedFd> = old.iter().chain([&folder]).collect();
             with_attributes_lifted(&files, || {
                 nix::fcntl::renameat(&folder, temporary.as_os_str(), &folder, name.as_os_str())
@@ -249,12 +252,11 @@ impl GuestRoot {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = nix::fcntl::openat(&folder, name.as_os_str(), flags, Mode::empty()).context(failed)?;
         fchown(&made, Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid))).context(failed)?;
+        let label = self.label_of(path, FileKind::Folder)?;
+        set_label(&folder, &made, label.as_deref()).context(failed)?;
         fchmod(&made, Mode::from_bits_truncate(new.mode)).context(failed)
     }
 }
-
-/// The extended attribute that holds an SELinux label.
-const SELINUX_LABEL: &str = "security.selinux";
 
 fn is_folder(path: &Path) -> Error {
     Error::unsupported(format!("{} is a folder in the guest, where a file belongs", path.display()))
@@ -271,14 +273,13 @@ fn free_name(folder: &OwnedFd) -> nix::Result<OsString> {
     free.next().ok_or(Errno::EEXIST)
 }
 
-/// Writes `content` as the file `name` of `folder`, with the owner, mode and extended attributes (labels, ACLs) of
-/// `old` where there is one.
+/// Writes `content` as the file `name` of `folder`, with the owner, mode and extended attributes (labels, ACLs) of the old
+/// file, or as a new one with this label.
 fn write_beside(
     folder: &OwnedFd,
     name: &OsStr,
     content: &[u8],
-    old: Option<&OwnedFd>,
-    new: NewFile,
+    old: Result<&OwnedFd, (NewFile, Option<&[u8]>)>,
 ) -> Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fresh = with_attributes_lifted(&[folder], || {
@@ -288,28 +289,31 @@ fn write_beside(
     let mut file = File::from(fresh);
     file.write_all(content).context(|| "cannot write the new file")?;
     let (uid, gid, mode) = match old {
-        Some(old) => {
+        Ok(old) => {
             let stat = fstat(old).context(|| "cannot examine the old file")?;
             (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
         }
-        None => (new.uid, new.gid, new.mode),
+        Err((new, _)) => (new.uid, new.gid, new.mode),
     };
     // Owner first: chown takes set-id bits off.
     fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(|| "cannot set the owner")?;
     match old {
-        Some(old) => copy_attributes(old, &file).context(|| "cannot keep the extended attributes")?,
-        None => label_like(folder, &file).context(|| "cannot label the new file")?,
+        Ok(old) => copy_attributes(old, &file).context(|| "cannot keep the extended attributes")?,
+        Err((_, label)) => set_label(folder, &file, label).context(|| "cannot label the new file")?,
     }
     fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).context(|| "cannot set the mode")
 }
 
-/// Labels a new file of an SELinux guest like its folder, which is what most policies say; without a label the
-/// guest's services may not read it.
-fn label_like(folder: &OwnedFd, file: &File) -> rustix::io::Result<()> {
+/// Labels what is new in an SELinux guest as its policy says, or else like its folder. A guest whose folder has no label
+/// has none, or gets them all at its next boot.
+fn set_label(folder: &OwnedFd, file: impl AsFd, label: Option<&[u8]>) -> rustix::io::Result<()> {
     use rustix::io::Errno;
-    let mut label = [0u8; 4096];
-    match rustix::fs::fgetxattr(folder, SELINUX_LABEL, &mut label) {
-        Ok(length) => rustix::fs::fsetxattr(file, SELINUX_LABEL, &label[..length], XattrFlags::empty()),
+    let mut like = [0u8; 4096];
+    match rustix::fs::fgetxattr(folder, labels::ATTRIBUTE, &mut like) {
+        Ok(length) => {
+            let label = label.unwrap_or(&like[..length]);
+            rustix::fs::fsetxattr(file, labels::ATTRIBUTE, label, XattrFlags::empty())
+        }
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(()),
         Err(errno) => Err(errno),
     }

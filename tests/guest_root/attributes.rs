@@ -57,6 +57,43 @@ fn a_replaced_file_keeps_owner_mode_acl_and_attributes() {
 }
 
 #[test]
+fn what_is_new_is_labelled_by_the_guests_own_policy() {
+    if !require(is_root(), "needs root to label files") {
+        return;
+    }
+    let arena = Arena::new();
+    let of = |path: &str| {
+        let mut label = [0; 200];
+        let length = rustix::fs::getxattr(arena.guest(path), "security.selinux", &mut label).ok()?;
+        Some(String::from_utf8_lossy(&label[..length]).into_owned())
+    };
+    let set = |path: &str, label: &[u8]| {
+        rustix::fs::setxattr(arena.guest(path), "security.selinux", label, XattrFlags::empty()).unwrap();
+    };
+    let make = |path: &str| {
+        let (path, new) = (path.into(), NewFile::root(0o644));
+        Change::Replace { path, content: Content(b"new".into()), new }.make(&arena.root()).unwrap();
+    };
+    arena.file("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n");
+    let policy = "/etc/.*\tu:r:etc_t:s0\n/etc/shadow\t--\tu:r:shadow_t:s0\n/etc/d(/.*)?\tu:r:d_t:s0\n";
+    arena.file("etc/selinux/targeted/contexts/files/file_contexts", policy);
+    make("/etc/unlabelled");
+    assert_eq!(of("etc/unlabelled"), None, "the guest has no labels yet");
+    set("etc", b"u:r:etc_t:s0\0");
+    make("/etc/shadow");
+    assert_eq!(of("etc/shadow").as_deref(), Some("u:r:shadow_t:s0\0"));
+    Change::Folder { path: "/etc/d".into(), new: NewFile::root(0o755) }.make(&arena.root()).unwrap();
+    assert_eq!(of("etc/d").as_deref(), Some("u:r:d_t:s0\0"));
+    // What the policy does not know gets its folder's, and what is there keeps its own.
+    set("", b"u:r:root_t:s0\0");
+    make("/x");
+    assert_eq!(of("x").as_deref(), Some("u:r:root_t:s0\0"));
+    set("x", b"u:r:own_t:s0\0");
+    make("/x");
+    assert_eq!(of("x").as_deref(), Some("u:r:own_t:s0\0"));
+}
+
+#[test]
 fn a_new_file_has_the_mode_it_is_given_whatever_the_umask() {
     let arena = Arena::new();
     let change = Change::Replace {
