@@ -19,10 +19,11 @@ mod storage;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod thin;
 
 pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Superblock};
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
 pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;
-pub use storage::{Disk, Made, Segment, Storage};
+pub use storage::{Disk, Made, Pool, Segment, Storage};
 pub use table::{Partition, PartitionTable, TableKind};

@@ -1,6 +1,8 @@
 //! All that a guest keeps its data on: its disks, and what is made of them (logical volumes, opened encryption, RAID),
 //! which are disks like the others once they are there.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::fstab::Source;
@@ -23,6 +25,17 @@ pub struct Segment {
     pub encrypted: bool,
 }
 
+/// A thin pool: chunks of one device, given to volumes as they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// What it is called in reports.
+    pub name: String,
+    /// The device that tells which chunks are used.
+    pub metadata: PathBuf,
+    /// Where the bytes of the device with the chunks lie, as [`Made::copies`].
+    pub copies: Vec<Vec<Segment>>,
+}
+
 /// How the guest sees a device that is made of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -37,6 +50,9 @@ pub struct Made {
     /// What cannot be looked into, and may hold what was deleted: a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<String>,
+    /// The thin pools of the group that it belongs to; with the first of the group's devices only.
+    #[serde(skip)]
+    pub pools: Vec<Pool>,
     /// What of such volumes belongs to nothing: the index of the volume, the first byte in it and the length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub free: Vec<(usize, u64, u64)>,
@@ -46,7 +62,14 @@ impl Made {
     /// Where a stretch of the device lies, each copy as segments that are counted from the start of the stretch. None when
     /// a part of it lies in no one place.
     pub fn resolve(&self, start: u64, length: u64) -> Option<Vec<Vec<Segment>>> {
-        let copies = self.copies.iter().map(|copy| Self::resolve_copy(copy, start, length));
+        Segment::resolve(&self.copies, start, length)
+    }
+}
+
+impl Segment {
+    /// Where a stretch of a device lies whose bytes lie like this: see [`Made::resolve`].
+    pub fn resolve(copies: &[Vec<Self>], start: u64, length: u64) -> Option<Vec<Vec<Self>>> {
+        let copies = copies.iter().map(|copy| Self::resolve_copy(copy, start, length));
         copies.collect::<Option<Vec<_>>>().filter(|copies| !copies.is_empty())
     }
 

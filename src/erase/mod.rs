@@ -28,6 +28,7 @@ use crate::sys::interrupt;
 
 use extent::{Extent, Extents};
 use metadata::Act;
+use places::Part;
 pub use places::SwapFile;
 use policy::{ErasePlan, Policy};
 use report::{Erasure, VolumeErasure};
@@ -66,9 +67,28 @@ pub fn erase(
         }
         file.sync_all().context(|| "cannot flush the erased disk")?;
     }
+    zero_free(disks, &data, &mut parts, cluster_bytes)?;
+    // Only now: what was made zero in a thin volume may have taken chunks of its pool, or given some back.
+    let mut pools = pools_of(disks)?;
+    if !pools.is_empty() {
+        zero_free(disks, &data_of(disks)?, &mut pools, cluster_bytes)?;
+        parts.extend(pools);
+    }
+    erasure.volumes = parts.into_iter().map(|part| part.report).collect();
+    erasure.milliseconds = milliseconds(started);
+    Ok(erasure)
+}
+
+/// What is free in the thin pools on these disks.
+fn pools_of(disks: &[AttachedDisk]) -> Result<Vec<Part>> {
+    disks.iter().filter_map(AttachedDisk::made).flat_map(|made| &made.pools).map(Part::of_pool).collect()
+}
+
+/// Makes zero what is free of these parts and has data.
+fn zero_free(disks: &[AttachedDisk], data: &[Extents], parts: &mut [Part], cluster_bytes: u64) -> Result<()> {
     for (index, disk) in disks.iter().enumerate() {
         let mut free = Vec::new();
-        for part in &mut parts {
+        for part in &mut *parts {
             let own = part.free.iter().filter(|(below, _)| *below == index);
             for with_data in own.map(|(_, extents)| extents.shared_with(&data[index])) {
                 part.report.bytes_zeroed = part.report.bytes_zeroed.saturating_add(with_data.bytes());
@@ -77,9 +97,7 @@ pub fn erase(
         }
         zero::zero(disk, &Extents::new(free)?, cluster_bytes)?;
     }
-    erasure.volumes = parts.into_iter().map(|part| part.report).collect();
-    erasure.milliseconds = milliseconds(started);
-    Ok(erasure)
+    Ok(())
 }
 
 /// Counts what is not zero on disks that were attached read-only for this; adds it to what the erasure reported.
@@ -100,6 +118,7 @@ pub fn prove(
     let found =
         read_storage(disks).and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
     let (mut parts, ()) = both_values(found, devices.close())?;
+    parts.extend(pools_of(disks)?);
     let data = data_of(disks)?;
     for part in &mut parts {
         if let Some(erased) = erasure.volumes.iter().find(|erased| erased.volume == part.report.volume) {

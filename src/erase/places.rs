@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use super::extent::{Extent, Extents};
@@ -13,12 +14,14 @@ use super::metadata::{self, Act, Remains};
 use super::policy::ErasePlan;
 use super::report::VolumeErasure;
 use super::volume::VolumeBytes;
-use crate::disk::{Content, ContentClass, FsState, Storage, Superblock, Volume};
+use crate::disk::thin::free_chunks;
+use crate::disk::{Content, ContentClass, FsState, Pool, Segment, Storage, Superblock, Volume};
 use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::inspect::layout::{check_state, volume_name};
 use crate::mount::Devices;
 use crate::mount::options::Access;
 use crate::mount::place::Place;
+use crate::sys::ioctl::forget_pages;
 
 /// How dm-verity marks its hash tree, which may stand behind a filesystem on the same volume.
 const VERITY: &[u8] = b"verity\0\0";
@@ -45,12 +48,44 @@ impl Part {
     /// Takes what is free, in bytes of its disk.
     fn take(&mut self, storage: &Storage, free: &Extents) -> Result<()> {
         (self.report.free_bytes, self.report.extents) = (free.bytes(), free.count());
-        let mut below: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
-        for extent in free.iter() {
-            for lies in storage.resolve(self.disk, extent.start, extent.length) {
-                let place = Extent { start: lies.offset, length: lies.length };
-                below.entry(lies.disk).or_default().push(place);
+        let disk = self.disk;
+        let lies = free.iter().flat_map(|extent| storage.resolve(disk, extent.start, extent.length));
+        self.put(lies.map(|lies| (lies.disk, Extent { start: lies.offset, length: lies.length })))
+    }
+
+    /// What no volume of a thin pool uses, by the pool's own metadata as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read. Metadata that is not understood makes the pool unproven.
+    pub(super) fn of_pool(pool: &Pool) -> Result<Self> {
+        let mut part = Self::new(usize::MAX, pool.name.clone());
+        part.report.method = "space map of the pool".into();
+        let free = || -> Result<Vec<(usize, Extent)>> {
+            let mut metadata =
+                File::open(&pool.metadata).context(|| format!("cannot open {}", pool.metadata.display()))?;
+            forget_pages(&metadata).context(|| format!("cannot read {} anew", pool.metadata.display()))?;
+            let bytes = pool.copies.first().into_iter().flatten().map(|segment| segment.length).sum();
+            let mut found = Vec::new();
+            for Range { start, end } in free_chunks(&mut metadata, bytes)? {
+                let lies = Segment::resolve(&pool.copies, start, end - start).into_iter().flatten().flatten();
+                found
+                    .extend(lies.map(|lies| (lies.disk, Extent { start: lies.offset, length: lies.length })));
             }
+            Ok(found)
+        };
+        if let Some(free) = part.judge(free())? {
+            let copies = pool.copies.len() as u64;
+            part.report.free_bytes = free.iter().map(|(_, extent)| extent.length).sum::<u64>() / copies;
+            part.report.extents = free.len() as u64 / copies;
+            part.put(free)?;
+        }
+        Ok(part)
+    }
+
+    fn put(&mut self, places: impl IntoIterator<Item = (usize, Extent)>) -> Result<()> {
+        let mut below: BTreeMap<usize, Vec<Extent>> = BTreeMap::new();
+        for (disk, extent) in places {
+            below.entry(disk).or_default().push(extent);
         }
         self.free =
             below.into_iter().map(|(disk, all)| Ok((disk, Extents::new(all)?))).collect::<Result<_>>()?;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Below, Device, Layer, run};
-use crate::disk::{Content, Made, Volume};
+use super::{Below, Device, Layer, pool, run};
+use crate::disk::{Content, Made, Pool, Volume};
 use crate::error::{Context, Error, Result};
 
 const UNITS: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
@@ -104,16 +104,15 @@ fn activate(
     below.stack.layers.push(Layer::Group(group.to_owned()));
     let kinds = kinds(group)?;
     below.opening.drivers.load(&drivers(&kinds))?;
-    let has_pool = kinds.iter().any(|kind| kind.contains("thin-pool"));
-    let mut holds = Vec::new();
-    holds.extend(
-        has_pool.then(|| format!("what the thin pool of {group} keeps and none of its volumes uses")),
-    );
     run("lvm", &["vgchange", "-v", "-ay", "--activationmode", "complete", group])
         .map_err(|error| error.within(what()))?;
     let list =
         report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout,lv_uuid,vg_uuid")?;
     let volumes: Vec<Logical> = rows(&list, "lv")?;
+    let (mut pools, others) =
+        pool::pools(below, group)?.into_iter().partition::<Vec<_>, _>(|pool| !pool.copies.is_empty());
+    let unseen = |pool: Pool| format!("what {} keeps and none of its volumes uses", pool.name);
+    let mut holds: Vec<String> = others.into_iter().map(unseen).collect();
     let mut devices = Vec::new();
     for volume in volumes.iter().filter(|volume| volume.vg_name == group && volume.is_data()) {
         if volume.lv_active != "active" {
@@ -123,8 +122,9 @@ fn activate(
             Path::new(&volume.lv_dm_path).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let copies = below.copies(&mapper)?;
         let names = volume.names(&mapper);
+        // What belongs to the group and to none of its volumes goes with the first.
         let (free, holds) = (std::mem::take(&mut free), std::mem::take(&mut holds));
-        let made = Made { names, copies, of: of.to_vec(), holds, free };
+        let made = Made { names, copies, of: of.to_vec(), holds, free, pools: std::mem::take(&mut pools) };
         devices.push(Device { path: PathBuf::from(&volume.lv_dm_path), made });
     }
     Ok(devices)
@@ -173,7 +173,7 @@ impl Stretch {
     }
 }
 
-fn report(command: &str, words: &[&str], columns: &str) -> Result<String> {
+pub(super) fn report(command: &str, words: &[&str], columns: &str) -> Result<String> {
     let mut all = vec![command];
     all.extend(UNITS);
     all.extend(["-o", columns]);
@@ -187,7 +187,7 @@ fn stretches(text: &str) -> Result<Vec<Stretch>> {
 }
 
 /// The rows of one kind in a report.
-fn rows<T: for<'de> Deserialize<'de>>(text: &str, kind: &str) -> Result<Vec<T>> {
+pub(super) fn rows<T: for<'de> Deserialize<'de>>(text: &str, kind: &str) -> Result<Vec<T>> {
     let failed = || "LVM's report is not understood";
     let report: Value = serde_json::from_str(text).context(failed)?;
     let parts = report["report"].as_array().into_iter().flatten();

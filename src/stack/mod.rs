@@ -7,6 +7,7 @@ pub mod key;
 mod luks;
 mod lvm;
 mod md;
+mod pool;
 mod table;
 
 use std::fs;
