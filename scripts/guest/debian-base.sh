@@ -14,6 +14,8 @@ flavour_packages() {
         systemd) echo systemd-sysv dbus libpam-systemd ;;
         cloud) echo systemd-sysv dbus libpam-systemd cloud-init ;;
         sysvinit) echo sysvinit-core orphan-sysvinit-scripts ;;
+        # For a root on LVM, in LUKS or on MD, opened by the initramfs.
+        layered) echo systemd-sysv dbus libpam-systemd lvm2 cryptsetup-initramfs mdadm ;;
         *) die "unknown flavour $2" ;;
     esac
     case $1 in
@@ -22,7 +24,8 @@ flavour_packages() {
     esac
 }
 
-# Runs in the new system: the accounts, names and passwords that a template's owner would have made.
+# configure_base FLAVOUR: runs in the new system: the accounts, names and passwords that a template's owner would have
+# made.
 configure_base() {
     cat <<'END'
 set -eu
@@ -39,13 +42,18 @@ printf 'auto lo\niface lo inet loopback\n' >/etc/network/interfaces
 printf 'nameserver 192.0.2.53\n' >/etc/resolv.conf
 [ ! -e /etc/inittab ] || echo 'T0:23:respawn:/sbin/getty -L ttyS0 115200 vt220' >>/etc/inittab
 END
+    # The initramfs is made before anybody knows what the root will be on.
+    [ "$1" != layered ] || cat <<'END'
+echo CRYPTSETUP=y >>/etc/cryptsetup-initramfs/conf-hook
+update-initramfs -u
+END
 }
 
 # debian_base SUITE FLAVOUR: prints the path of the tarball, after making it when there is none.
 debian_base() {
     local suite=$1 flavour=$2 packages uri key recipe tarball security
     read -r -a packages <<<"$(flavour_packages "$suite" "$flavour" | tr '\n' ' ')"
-    recipe=$(configure_base)
+    recipe=$(configure_base "$flavour")
     tarball=$CACHE/base/$suite-$flavour-$(sha256sum <<<"${BASE_PACKAGES[*]} ${packages[*]} $recipe" | cut -c1-12).tar.zst
     mkdir -p "${tarball%/*}"
     exec 8>"${tarball%-*}.lock"
@@ -55,7 +63,7 @@ debian_base() {
         read -r uri key < <(debian_source "$(host_suite)") || die "no apt source of Debian found"
         security=$(debian_source "$(host_suite)-security") || security=
         recipe=$(mktemp)
-        configure_base >"$recipe"
+        configure_base "$flavour" >"$recipe"
         # The guest keeps its package cache, as a machine that was worked on does. The locks are closed for mmdebstrap:
         # its apt hook names a descriptor, and dash knows none above 9.
         # shellcheck disable=SC2016 # mmdebstrap's shell expands the hooks

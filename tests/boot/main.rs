@@ -2,6 +2,8 @@
 //! some minutes, so the tests are ignored unless asked for: `cargo test --test boot -- --ignored`.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test drives the program from outside")]
+mod layouts;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -10,6 +12,11 @@ use serde_json::Value;
 
 const PASSWORD: &str = "a new Secret!9";
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
+
+/// Where the scripts keep what they make.
+fn cache() -> PathBuf {
+    std::env::var_os("GUESTSEAL_CACHE").map_or_else(|| "/var/cache/guestseal-test".into(), PathBuf::from)
+}
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -59,17 +66,18 @@ impl Sealed {
 
     /// Boots a thin clone, waits until it is fully up, and returns what each command printed.
     fn boot(&self, commands: &[&str]) -> Vec<String> {
-        let report = boot(&self.image(), &self.original, commands);
-        let done = report["commands"].as_array().unwrap();
-        done.iter().map(|done| done["output"].as_str().unwrap().trim().to_owned()).collect()
+        boot(&self.image(), &self.original, &[], commands)
     }
 }
 
 /// boot-guest itself takes an overlay, so each call is a clone.
-fn boot(image: &Path, original: &Path, commands: &[&str]) -> Value {
+fn boot(image: &Path, beside: &Path, options: &[String], commands: &[&str]) -> Vec<String> {
     let mut boot = Command::new(format!("{SCRIPTS}/boot-guest"));
-    boot.args(["--json", "--timeout", "570", "--password", PASSWORD, "--guest"]).arg(original).arg(image);
-    serde_json::from_slice(&run(boot.args(commands)).stdout).unwrap()
+    boot.args(["--json", "--timeout", "570", "--password", PASSWORD, "--guest"]).arg(beside);
+    let report = run(boot.args(options).arg(image).args(commands)).stdout;
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let done = report["commands"].as_array().unwrap();
+    done.iter().map(|done| done["output"].as_str().unwrap().trim().to_owned()).collect()
 }
 
 const UP: &str = "systemctl is-system-running --wait";
