@@ -16,7 +16,7 @@ use crate::fault::{self, Point};
 use crate::image::info::Image;
 use crate::image::live::{Live, live};
 use crate::image::overlay::Overlay;
-use crate::report::Observer;
+use crate::report::{Event, Observer, Stage};
 use crate::session::Attachment;
 
 /// What the proof of the erasure needs to know.
@@ -47,6 +47,7 @@ impl Proof<'_> {
         erasure: Erasure,
         observer: &mut dyn Observer,
     ) -> Result<Erasure> {
+        observer.event(Event::Stage(Stage::SearchingCopies));
         let disks = self.images.iter().enumerate();
         let lives = disks.map(|(index, image)| live(image, self.overlays.get(index).copied()));
         // All by their files, or all by their disks.

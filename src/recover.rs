@@ -15,7 +15,7 @@ use crate::image::group::{Standing, standing};
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
 use crate::record::{PendingRecord, SealRecord, digest};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
 
 /// A commit that is done.
@@ -73,6 +73,9 @@ fn record_it(pending: &Pending<'_>, record: PendingRecord, observer: &mut dyn Ob
     let mut statement: SealRecord = serde_json::from_value(planned.clone())
         .context(|| "the journal holds no record of this version of guestseal")?;
     let container = pending.container()?;
+    if wants_digest {
+        observer.event(Event::Stage(Stage::Hashing));
+    }
     let disk = |(image, file): (&Path, _)| {
         let sha256 = wants_digest.then(|| digest::sha256(file, image, observer)).transpose()?;
         Ok(SealedDisk { image: image.to_path_buf(), sha256 })
@@ -127,7 +130,7 @@ fn recover_from(image: &Path, observer: &mut dyn Observer) -> Result<Recovered> 
     let Some(pending) = Pending::find(&images)? else { return Ok(Recovered::Done(None)) };
     let _hold = interrupt::hold();
     images.iter().try_for_each(|(_, lock)| lock.keep_readers_out())?;
-    observer.event(Event::Stage(crate::seal::WRITING));
+    observer.event(Event::Stage(Stage::Writing));
     let record = PendingRecord::prepare(&image)?;
     finish(pending, &image, record, observer).map(|done| Recovered::Done(Some(Box::new(done))))
 }

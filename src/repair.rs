@@ -14,7 +14,7 @@ use crate::mount::damage::advice;
 use crate::mount::options::Access;
 use crate::mount::place::Place;
 use crate::mount::{Devices, Mounted};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
 use crate::sys::tool::Tool;
 
@@ -55,11 +55,11 @@ pub fn repair(
         let broken = Broken { volume: volume_name(volume), content: superblock.content };
         let command = match superblock.content {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {
-                observer.event(Event::Stage("checking the guest's filesystems"));
+                observer.event(Event::Stage(Stage::CheckingFilesystems));
                 broken.ext(&devices.node(volume)?, superblock.state, folder)?
             }
             Content::Xfs => {
-                observer.event(Event::Stage("checking the guest's filesystems"));
+                observer.event(Event::Stage(Stage::CheckingFilesystems));
                 broken.xfs(&devices.node(volume)?, superblock.state, folder)?
             }
             Content::Btrfs if superblock.state == FsState::Errors => {

@@ -2,13 +2,61 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::Note;
 use crate::guest::change::{Change, Verb};
 use crate::guest::path_serde;
+
+/// A stage of a run. They come in this order, but not all in each run, and one may come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "what is shown to people says it")]
+pub enum Stage {
+    OpeningImages,
+    PreparingMachine,
+    StartingMachine,
+    Attaching,
+    OpeningVolumes,
+    CheckingFilesystems,
+    LookingForGuest,
+    Mounting,
+    Applying,
+    Unmounting,
+    Erasing,
+    EndingMachine,
+    SearchingCopies,
+    Proving,
+    Writing,
+    Hashing,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpeningImages => "opening the images",
+            Self::PreparingMachine => "preparing a virtual machine",
+            Self::StartingMachine => "starting the virtual machine",
+            Self::Attaching => "attaching the disks",
+            Self::OpeningVolumes => "opening arrays, encryption and volume groups",
+            Self::CheckingFilesystems => "checking the guest's filesystems",
+            Self::LookingForGuest => "looking for the guest",
+            Self::Mounting => "mounting the guest",
+            Self::Applying => "applying operations",
+            Self::Unmounting => "unmounting",
+            Self::Erasing => "erasing",
+            Self::Proving => "proving the erasure",
+            Self::EndingMachine => "ending the virtual machine",
+            Self::SearchingCopies => "searching for copies of what was removed",
+            Self::Writing => "writing the result",
+            Self::Hashing => "hashing the result",
+        })
+    }
+}
 
 /// Something that happened.
 #[derive(Debug)]
@@ -17,7 +65,14 @@ pub enum Event<'a> {
     /// Work on an image begins.
     Image(&'a Path),
     /// A stage of the run begins.
-    Stage(&'a str),
+    Stage(Stage),
+    /// A stage began some time ago, which is known only now.
+    StageBegan {
+        /// Which.
+        stage: Stage,
+        /// How long ago.
+        ago: Duration,
+    },
     /// How the image was attached, and why so.
     Attached {
         /// nbd, fuse or loop.

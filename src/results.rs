@@ -15,7 +15,7 @@ use crate::image::overlay::Overlay;
 use crate::plan::Plan;
 use crate::record::{PendingRecord, SealRecord, WrittenRecord, digest};
 use crate::recover::{Committed, SealedDisk, finish};
-use crate::report::Observer;
+use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
 
 /// The files that a run makes, by how its result becomes permanent.
@@ -116,6 +116,9 @@ fn hashed(
     record: PendingRecord,
     observer: &mut dyn Observer,
 ) -> Result<(WrittenRecord, Vec<SealedDisk>)> {
+    if plan.digest {
+        observer.event(Event::Stage(Stage::Hashing));
+    }
     let disk = |(file, path): &(&File, &Path)| {
         let sha256 = plan.digest.then(|| digest::sha256(file, path, observer)).transpose()?;
         Ok(SealedDisk { image: path.to_path_buf(), sha256 })

@@ -27,21 +27,19 @@ use crate::image::overlay::Overlay;
 use crate::image::qcow2::CLUSTER;
 use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
+use crate::phases::{Phase, Timed};
 use crate::plan::Plan;
 use crate::proof::Proof;
 use crate::record::{PREDICATE_TYPE, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject};
 use crate::recover::{Committed, SealedDisk, of_several};
 use crate::repair::Repair;
-use crate::report::{Event, Observer, OperationReport};
+use crate::report::{Event, Observer, OperationReport, Stage};
 use crate::results::Files;
 use crate::session::{Handling, Inspection, choose_way};
 use crate::site::{Attached, Finished, Site};
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
 use crate::worker::conversation::Edited;
-
-/// The stage that may take long without a count to show.
-pub const WRITING: &str = "writing the result";
 
 /// What came of a run.
 #[derive(Debug, Serialize)]
@@ -77,6 +75,8 @@ pub struct SealReport {
     /// Digest of the sealed image where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// How long each stage took.
+    pub phases: Vec<Phase>,
 }
 
 /// The facts of one image by themselves, those of several as a list.
@@ -93,6 +93,8 @@ pub(crate) fn one_or_all<S: Serializer>(facts: &[ImageFacts], serializer: S) -> 
 /// Its images are unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
 pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
+    let mut timed = Timed::new(Stage::OpeningImages, observer);
+    let observer: &mut dyn Observer = &mut timed;
     plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let usage = match plan.commit {
         CommitMode::Overlay => Use::Commit,
@@ -121,7 +123,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     interrupt::check_before("writing the result")?;
-    observer.event(Event::Stage(WRITING));
+    observer.event(Event::Stage(Stage::Writing));
     let statement = statement(plan, &images, &applied, &sealed, started);
     let Committed { record, disks, container } =
         files.commit(plan, (&images, &sealed), statement, observer)?;
@@ -149,6 +151,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         erasure,
         container,
         sha256,
+        phases: timed.phases(),
     })
 }
 
@@ -193,12 +196,12 @@ fn apply_to_guest(
     let handling = Handling { access: Access::Change, repair: plan.repair, root: plan.root.clone() };
     let how = (&plan.isolation, plan.attach, (way, reason));
     let mut site = Site::open(&specs(images, overlays, false)?, how, handling, observer)?;
-    observer.event(Event::Stage("applying operations"));
+    observer.event(Event::Stage(Stage::Applying));
     let fingerprints = plan.erase.policy != Policy::None;
     let edited = site.edit(&plan.operations, (Mode::Change, fingerprints), observer);
     plan.forget_passwords();
     let edited = edited.and_then(|edited| fault::point(Point::Applied).map(|()| edited));
-    observer.event(Event::Stage("unmounting"));
+    observer.event(Event::Stage(Stage::Unmounting));
     let edited = match edited {
         Ok(edited) => edited,
         Err(error) => return both(Err(error), site.abandon()),

@@ -25,7 +25,7 @@ use crate::mount::options::{Access, options};
 use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
 use crate::repair::{Repair, repair};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
 use crate::sys::namespace::{RunFolder, enter_private_mounts};
 use crate::sys::tool;
@@ -204,7 +204,7 @@ impl Session {
             storage = read_storage(attachment.disks())?;
         }
         interrupt::check_before("looking for the guest")?;
-        observer.event(Event::Stage("looking for the guest"));
+        observer.event(Event::Stage(Stage::LookingForGuest));
         let guest_layout =
             find_guest(&storage, handling.root.as_deref(), &mut devices, &attachment.probe()?)?;
         let unfinished = unfinished(&storage, handling.access);
@@ -212,6 +212,7 @@ impl Session {
             observer.event(Event::Warning(note));
         }
         interrupt::check_before("mounting the guest")?;
+        observer.event(Event::Stage(Stage::Mounting));
         let folder = attachment.run.folder("root")?;
         let tree = MountedTree::mount(&storage, &guest_layout, &mut devices, &folder, handling.access)?;
         fault::point(Point::Mounted)?;

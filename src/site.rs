@@ -18,7 +18,7 @@ use crate::isolate::protocol::{Finish, Opened};
 use crate::isolate::{Isolation, WAY};
 use crate::plan::Planned;
 use crate::repair::Repair;
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::session::{Attachment, Handling, Inspection, Session};
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
@@ -113,6 +113,7 @@ impl Where {
         if let Some(reason) = isolation.from_the_start(attach.is_some()) {
             return Self::machine(specs, isolation, reason.to_owned(), observer);
         }
+        observer.event(Event::Stage(Stage::Attaching));
         let attachment = Attachment::open(specs, way)?;
         observer.event(Event::Attached { way: way.name(), reason });
         let storage = match attachment.storage() {

@@ -29,7 +29,7 @@ use crate::record::tree::{TREE_DIGEST, tree_digest};
 use crate::record::{
     self, PREDICATE_TYPE, PendingRecord, STATEMENT_TYPE, Seal, SealRecord, SealedOperation, Subject,
 };
-use crate::report::{Event, Observer, OperationReport, Outcome};
+use crate::report::{Event, Observer, OperationReport, Outcome, Stage};
 use crate::seal::now;
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
@@ -161,7 +161,7 @@ pub fn seal_tree(plan: &mut TreePlan, observer: &mut dyn Observer) -> Result<Tre
         ErrorKind::Stopped => error.within(format!("nothing was changed in {}", plan.folder.display())),
         _ => error,
     })?;
-    observer.event(Event::Stage("applying operations"));
+    observer.event(Event::Stage(Stage::Applying));
     let edited = tree.edit(&plan.operations, Mode::Change, observer);
     plan.operations.iter_mut().for_each(|planned| planned.settings.passwords.clear());
     let done = edited.and_then(|edited| {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::args::{ColorChoice, OutputArgs};
 use super::exit::Exit;
 use crate::error::{Context, Error, Result};
-use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::seal::WRITING;
+use crate::phases::Phase;
+use crate::report::{Event, Observer, OperationReport, Outcome, Stage};
 
 /// How often a spinner turns.
 const SPIN: Duration = Duration::from_millis(120);
@@ -125,12 +125,12 @@ impl Printer {
     }
 
     /// Writing the result may take long and has no count to show: there a spinner says that it goes on.
-    fn stage(&mut self, stage: &str) {
+    fn stage(&mut self, stage: Stage) {
         self.end_progress();
         if self.verbose {
-            eprintln!("  … {}", clean(stage));
-        } else if stage == WRITING && !self.quiet && std::io::stderr().is_terminal() {
-            let spinner = ProgressBar::new_spinner().with_message(stage.to_owned());
+            eprintln!("  … {stage}");
+        } else if stage == Stage::Writing && !self.quiet && std::io::stderr().is_terminal() {
+            let spinner = ProgressBar::new_spinner().with_message(stage.to_string());
             spinner.enable_steady_tick(SPIN);
             self.bar = Some(spinner);
         }
@@ -153,6 +153,13 @@ impl Printer {
         self.notes(report);
     }
 
+    /// How long each stage took, for those who want to know more.
+    pub fn phases(&self, phases: &[Phase]) {
+        for Phase { name, seconds } in phases.iter().filter(|_| self.verbose) {
+            self.line(&format!("  {seconds:>8.3} s  {name}"));
+        }
+    }
+
     /// What an operation wants people to know.
     pub fn notes(&self, report: &OperationReport) {
         for note in &report.notes {
@@ -166,7 +173,7 @@ impl Observer for Printer {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Image(path) if self.verbose => eprintln!("{}", clean(&path.display().to_string())),
-            Event::Stage(stage) => self.stage(stage),
+            Event::Stage(stage) | Event::StageBegan { stage, .. } => self.stage(stage),
             Event::Attached { way, reason } if self.verbose => eprintln!("  attached by {way}: {reason}"),
             Event::Change { operation, file } if self.trace => {
                 let verb = format!("{:?}", file.action).to_lowercase();

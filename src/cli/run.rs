@@ -74,6 +74,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
         sealed = true;
         printer.end_progress();
         printer.line(&summary(&plan, &report, started, printer));
+        printer.phases(&report.phases);
         to_json(&report)
     })?;
     if let Some(terminal) = terminal.as_mut().filter(|_| sealed) {

@@ -23,7 +23,7 @@ use crate::error::{Context, Error, ErrorKind, Result, both_values};
 use crate::mount::Devices;
 use crate::mount::options::{Access, options};
 use crate::mount::place::Place;
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
 
 use extent::{Extent, Extents};
@@ -51,7 +51,7 @@ pub fn erase(
         return Ok(erasure);
     }
     let started = Instant::now();
-    observer.event(Event::Stage("erasing"));
+    observer.event(Event::Stage(Stage::Erasing));
     let mut devices = Devices::new(disks)?;
     let found = replayed(disks, &mut devices, probe)
         .and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));
@@ -113,7 +113,7 @@ pub fn prove(
     observer: &mut dyn Observer,
 ) -> Result<Erasure> {
     let started = Instant::now();
-    observer.event(Event::Stage("proving the erasure"));
+    observer.event(Event::Stage(Stage::Proving));
     let mut devices = Devices::new(disks)?;
     let found =
         read_storage(disks).and_then(|storage| places::find(&storage, &mut devices, probe, plan, swap_files));

@@ -63,7 +63,7 @@ impl Host<'_> {
 impl Observer for Host<'_> {
     fn event(&mut self, event: Event<'_>) {
         match event {
-            Event::Stage(stage) => self.say(&FromMachine::Stage(stage.to_owned())),
+            Event::Stage(stage) => self.say(&FromMachine::Stage(stage)),
             Event::Warning(text) => self.say(&FromMachine::Warning(text.to_owned())),
             // The worker's words go to the host as they are.
             _ => {}

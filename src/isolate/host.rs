@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::image::live::DiskFiles;
 use crate::operation::schema::Terms;
 use crate::plan::Planned;
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::session::Handling;
 use crate::vm::Machine;
 use crate::worker::conversation::Edited;
@@ -124,7 +124,10 @@ impl MachineSession {
 pub fn finished(prepared: Prepared, finish: Finish, observer: &mut dyn Observer) -> Result<Erasure> {
     let Prepared { mut machine, files } = prepared;
     match ask(&mut machine, &files, &ToMachine::Finish(finish), observer)? {
-        FromMachine::Finished(erasure) => machine.close().map(|()| *erasure),
+        FromMachine::Finished(erasure) => {
+            observer.event(Event::Stage(Stage::EndingMachine));
+            machine.close().map(|()| *erasure)
+        }
         _ => Err(wrong(&mut machine)),
     }
 }
@@ -139,7 +142,7 @@ fn ask(
     machine.say(what, PATIENCE)?;
     loop {
         match machine.hear(PATIENCE)? {
-            FromMachine::Stage(stage) => observer.event(Event::Stage(&stage)),
+            FromMachine::Stage(stage) => observer.event(Event::Stage(stage)),
             FromMachine::Warning(text) => observer.event(Event::Warning(&text)),
             FromMachine::WhereIsData(disk) => {
                 let files = files.get(disk).and_then(Option::as_ref);

@@ -16,7 +16,7 @@ use crate::disk::Storage;
 use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, Stage};
 use crate::stack::key::Key;
 use crate::sys::tool;
 use crate::vm::cache::Cache;
@@ -95,6 +95,7 @@ impl Isolation {
         let why = |error: Error| error.within(format!("a virtual machine is needed ({reason})"));
         let machine = self.boot(disks, observer).map_err(why)?;
         observer.event(Event::Attached { way: WAY, reason });
+        observer.event(Event::Stage(Stage::OpeningVolumes));
         let files = disks.iter().map(|disk| disk.files.clone()).collect();
         let keys = self.keys.iter().map(Into::into).collect();
         let read_only = disks.iter().all(|disk| disk.read_only);
@@ -102,10 +103,10 @@ impl Isolation {
     }
 
     fn boot(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Machine> {
-        observer.event(Event::Stage("starting a virtual machine"));
+        observer.event(Event::Stage(Stage::PreparingMachine));
         let kernel = Kernel::find(self.kernel.as_deref())?;
         let cache = Cache::open(&self.cache)?;
-        Machine::start(&MachineSpec {
+        let machine = Machine::start(&MachineSpec {
             kernel: &kernel,
             program: Path::new("/proc/self/exe"),
             cache: &cache,
@@ -117,6 +118,8 @@ impl Isolation {
             words: &[],
             keep: true,
             patience: START_PATIENCE,
-        })
+        })?;
+        observer.event(Event::StageBegan { stage: Stage::StartingMachine, ago: machine.times().boot });
+        Ok(machine)
     }
 }

@@ -12,6 +12,7 @@ use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
 use crate::guest::path_serde;
 use crate::repair::Repair;
+use crate::report::Stage;
 use crate::session::{Handling, Inspection};
 use crate::worker::protocol::{FromWorker, Start};
 use crate::worker::{WireError, WireKey};
@@ -66,7 +67,7 @@ impl Finish {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FromMachine {
     /// A stage begins.
-    Stage(String),
+    Stage(Stage),
     /// Something that people should know.
     Warning(String),
     /// Where does this disk have data? What was written is flushed.

@@ -1,5 +1,7 @@
 //! Each layout: sealed, verified, and nothing that was planted can be read in its files.
 
+use serde_json::Value;
+
 use crate::common::{GUESTSEAL, shell};
 use crate::{Layout, ready};
 
@@ -20,6 +22,7 @@ fn sealed(name: &str, options: &str) {
         assert_eq!(volume["bytes-nonzero"], 0, "{volume:#}");
         assert!(volume.get("unproven").is_none_or(serde_json::Value::is_null), "{volume:#}");
     }
+    phases_are_told(&report, machine);
     let volumes = report["erasure"]["volumes"].as_array().unwrap();
     let pool = volumes.iter().find(|volume| volume["volume"] == "the thin pool vg0/pool");
     assert_eq!(pool.is_some(), name == "lvm-thin", "{}", report["erasure"]);
@@ -32,6 +35,27 @@ fn sealed(name: &str, options: &str) {
         let checked = layout.guestseal(&format!("seal --dry-run --repair --json {options}")).expect(0);
         assert_eq!(checked.result().get("repairs"), None, "sealing left errors behind");
     }
+}
+
+/// The stages of a run are told with their times, those inside a machine too.
+fn phases_are_told(report: &Value, machine: bool) {
+    let phases = report["phases"].as_array().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    let (before, after): (&[&str], &[&str]) = if machine {
+        // Attached to this host first, to see whether a machine is needed.
+        (
+            &["opening-images", "attaching", "preparing-machine", "starting-machine", "opening-volumes"],
+            &["proving", "ending-machine", "searching-copies"],
+        )
+    } else {
+        (&["opening-images", "attaching"], &["searching-copies", "proving"])
+    };
+    let middle = ["looking-for-guest", "mounting", "applying", "unmounting", "erasing"];
+    assert_eq!(names, [before, &middle, after, &["writing", "hashing"]].concat());
+    let seconds = |phase: &Value| phase["seconds"].as_f64().unwrap();
+    assert!(phases.iter().all(|phase| seconds(phase) >= 0.0), "{phases:?}");
+    let longest = phases.iter().find(|phase| phase["name"] == "starting-machine");
+    assert!(longest.is_none_or(|phase| seconds(phase) > 0.05), "{phases:?}");
 }
 
 /// Of the others one of each family is checked by e2fsck or xfs_repair in a machine, on an overlay that is thrown away.
