@@ -15,6 +15,7 @@ use crate::image::commit::CommitMode;
 use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::Isolation;
+use crate::mount::wanted::Wanted;
 use crate::operation::schema::ParameterKind;
 use crate::operation::{Catalogue, Given, Operation, Selection};
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Which volume has the root, where there are several systems.
     pub root: Option<String>,
+    /// Mount options beside our own.
+    pub mount_options: Vec<Wanted>,
     /// Whether the guest's filesystems are checked and repaired first.
     pub repair: bool,
     /// How the result becomes permanent.

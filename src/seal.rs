@@ -193,7 +193,12 @@ fn apply_to_guest(
 ) -> Result<Applied> {
     let (way, reason) = choose_way(plan.attach, images, overlays.is_empty())?;
     let cluster_bytes = cluster_bytes(images, overlays)?;
-    let handling = Handling { access: Access::Change, repair: plan.repair, root: plan.root.clone() };
+    let handling = Handling {
+        access: Access::Change,
+        repair: plan.repair,
+        root: plan.root.clone(),
+        mount_options: plan.mount_options.clone(),
+    };
     let how = (&plan.isolation, plan.attach, (way, reason));
     let mut site = Site::open(&specs(images, overlays, false)?, how, handling, observer)?;
     observer.event(Event::Stage(Stage::Applying));

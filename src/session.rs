@@ -24,6 +24,7 @@ use crate::mount::damage::explain;
 use crate::mount::options::{Access, options};
 use crate::mount::place::GuestLayout;
 use crate::mount::tree::MountedTree;
+use crate::mount::wanted::Wanted;
 use crate::repair::{Repair, repair};
 use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
@@ -171,6 +172,8 @@ pub struct Handling {
     pub repair: bool,
     /// Which volume has the root, of several: as fstab(5) may name it. None where there is one.
     pub root: Option<String>,
+    /// With which options they are mounted, beside our own.
+    pub mount_options: Vec<Wanted>,
 }
 
 impl Session {
@@ -205,8 +208,9 @@ impl Session {
         }
         interrupt::check_before("looking for the guest")?;
         observer.event(Event::Stage(Stage::LookingForGuest));
-        let guest_layout =
+        let mut guest_layout =
             find_guest(&storage, handling.root.as_deref(), &mut devices, &attachment.probe()?)?;
+        guest_layout.want(&handling.mount_options)?;
         let unfinished = unfinished(&storage, handling.access);
         for note in storage.warnings.iter().chain(&guest_layout.notes).chain(&unfinished) {
             observer.event(Event::Warning(note));

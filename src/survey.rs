@@ -24,6 +24,7 @@ use crate::isolate::Isolation;
 use crate::isolate::host::finished;
 use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
+use crate::mount::wanted::Wanted;
 use crate::operation::Catalogue;
 use crate::plan::{Plan, Planned, recorded};
 use crate::record::{SealRecord, Subject, digest, disks};
@@ -68,6 +69,8 @@ pub struct Target {
     pub isolation: Isolation,
     /// Which volume has the root, where there are several systems.
     pub root: Option<String>,
+    /// Mount options beside our own.
+    pub mount_options: Vec<Wanted>,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
     /// What becomes of what the image holds besides its disk.
@@ -83,6 +86,7 @@ impl From<&Plan> for Target {
             attach: plan.attach,
             isolation: plan.isolation.clone(),
             root: plan.root.clone(),
+            mount_options: plan.mount_options.clone(),
             repair: plan.repair,
             past: plan.past,
         }
@@ -138,7 +142,12 @@ fn look(
         if target.repair { images.iter().map(overlay).collect::<Result<_>>()? } else { Vec::new() };
     let specs = specs(images, &overlays.iter().collect::<Vec<_>>(), overlays.is_empty())?;
     let way = choose_way(target.attach, images, overlays.is_empty())?;
-    let handling = Handling { access: Access::Look, repair: target.repair, root: target.root.clone() };
+    let handling = Handling {
+        access: Access::Look,
+        repair: target.repair,
+        root: target.root.clone(),
+        mount_options: target.mount_options.clone(),
+    };
     let how = (&target.isolation, target.attach, way);
     let mut site = Site::open(&specs, how, handling, observer)?;
     let Edited { operations, confinement, .. } = match site.edit(operations, (Mode::Look, false), observer) {

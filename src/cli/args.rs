@@ -152,6 +152,9 @@ pub struct ImageArgs {
     /// Where the root of the guest is, of several systems: as its fstab would name it, such as /dev/sda2 or UUID=….
     #[arg(long, value_name = "VOLUME")]
     pub root: Option<String>,
+    /// Mount options, for what the guest mounts somewhere; several filesystems are separated by `;`.
+    #[arg(long, value_name = "POINT:OPTIONS")]
+    pub mount_options: Option<String>,
     /// Take arrays (RAID) that lack a member: what the missing one holds is not sealed.
     #[arg(long)]
     pub degraded: bool,
@@ -241,7 +244,7 @@ impl SelectionArgs {
 }
 
 /// What of looking `--tree` has no use for: nothing is attached.
-const NOT_WITH_A_FOLDER: [&str; 11] = [
+const NOT_WITH_A_FOLDER: [&str; 12] = [
     "images",
     "add",
     "format",
@@ -252,11 +255,12 @@ const NOT_WITH_A_FOLDER: [&str; 11] = [
     "keys_from_stdin",
     "degraded",
     "root",
+    "mount_options",
     "allow_backing",
 ];
 
 /// What `--tree` has no use for: nothing is attached, erased or committed.
-const NOT_WITH_TREE: [&str; 21] = [
+const NOT_WITH_TREE: [&str; 22] = [
     "images",
     "add",
     "format",
@@ -267,6 +271,7 @@ const NOT_WITH_TREE: [&str; 21] = [
     "keys_from_stdin",
     "degraded",
     "root",
+    "mount_options",
     "allow_backing",
     "output",
     "output_format",
@@ -381,7 +386,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,
     /// Only prove that nothing deleted can be read back; needs no record.
-    #[arg(long, conflicts_with = "tree")]
+    #[arg(long, conflicts_with_all = ["tree", "mount_options"])]
     pub residue: bool,
     /// How to open them.
     #[command(flatten)]

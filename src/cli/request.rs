@@ -12,6 +12,7 @@ use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
+use crate::mount::wanted::{self, Wanted};
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
 use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
@@ -204,12 +205,14 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         )
         .hint("leave one of them out"));
     }
+    let mount_options = mount_options(&args.image)?;
     let plan = |images: Vec<PathBuf>| Plan {
         images,
         format: args.image.format,
         attach: args.image.attach.way(),
         isolation: isolation.clone(),
         root: args.image.root.clone(),
+        mount_options: mount_options.clone(),
         repair: args.repair,
         commit: commit.clone(),
         erase: ErasePlan {
@@ -246,6 +249,14 @@ pub(super) fn isolation(args: &ImageArgs) -> Result<Isolation> {
         keys: keys(args)?,
         degraded: args.degraded,
     })
+}
+
+/// The mount options that the command line wants.
+///
+/// # Errors
+/// Usage errors of theirs.
+pub(super) fn mount_options(args: &ImageArgs) -> Result<Vec<Wanted>> {
+    args.mount_options.as_deref().map_or(Ok(Vec::new()), wanted::parse)
 }
 
 /// The keys of encrypted volumes.

@@ -14,13 +14,12 @@ use super::args::{
 use super::describe::{describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
-use super::request::{Plans, catalogue, choose, guests, isolation, plans, refuse_twice};
+use super::request::{Plans, catalogue, choose, guests, isolation, mount_options, plans, refuse_twice};
 use super::tree;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
-use crate::isolate::Isolation;
 use crate::operation::{json_schema, parse};
 use crate::plan::Planned;
 use crate::recover::of_several;
@@ -163,16 +162,18 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
     serde_json::to_value(value).map(|value| (Exit::Done, value)).context(|| "cannot write the result as JSON")
 }
 
-fn target(images: Vec<PathBuf>, args: &ImageArgs, isolation: &Isolation) -> Target {
-    Target {
-        images,
+/// How to open guests, for all of them: keys on standard input are there only once.
+fn target(args: &ImageArgs) -> Result<Target> {
+    Ok(Target {
+        images: Vec::new(),
         format: args.format,
         attach: args.attach.way(),
-        isolation: isolation.clone(),
+        isolation: isolation(args)?,
         root: args.root.clone(),
+        mount_options: mount_options(args)?,
         repair: false,
         past: Past { allow_backing: args.allow_backing, ..Past::default() },
-    }
+    })
 }
 
 fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
@@ -182,10 +183,9 @@ fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
-    // Once for all: keys on standard input are there only once.
-    let isolation = isolation(&args.image)?;
+    let target = target(&args.image)?;
     each(guests, printer, |images, printer| {
-        look(&target(images, &args.image, &isolation), &chosen.operations, printer)
+        look(&Target { images, ..target.clone() }, &chosen.operations, printer)
     })
 }
 
@@ -203,9 +203,9 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     let catalogue = catalogue(&args.catalogue)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
-    let isolation = isolation(&args.image)?;
+    let target = target(&args.image)?;
     each(guests, printer, |images, printer| {
-        let target = target(images, &args.image, &isolation);
+        let target = Target { images, ..target.clone() };
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
         let verdict = verdict.map_err(|error| about_all(&target.images, error))?;

@@ -185,7 +185,7 @@ fn place_of(disk: &Names<'_>, entry: &FstabEntry) -> Result<Option<Place>, Strin
         return Err("is on a subvolume whose number is none".into());
     }
     let point = PathBuf::from(&entry.mount_point);
-    Ok(Some(Place { volume: index, content, subvolume, subvolume_id, point }))
+    Ok(Some(Place { volume: index, content, subvolume, subvolume_id, point, options: Vec::new() }))
 }
 
 /// A bind mount shows a folder that is sealed where it really is, unless operations know it only by its second name.

@@ -9,12 +9,13 @@ pub mod options;
 pub mod place;
 pub mod programs;
 pub mod tree;
+pub mod wanted;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
-use sys_mount::Mount;
+use sys_mount::{Mount, MountFlags};
 
 use crate::attach::AttachedDisk;
 use crate::attach::loopdev::Loop;
@@ -183,6 +184,9 @@ impl Mounted {
             let comma = if options.data.is_empty() { "" } else { "," };
             options.data.push_str(&format!("{comma}device={}", other.display()));
         }
+        // One that the user wants read-only has nothing to write out.
+        let read_only = options.flags.contains(MountFlags::RDONLY);
+        let access = if read_only { Access::Look } else { access };
         let builder = Mount::builder().fstype(options.fs_type).flags(options.flags).data(&options.data);
         let mount = builder.mount(device, target).map_err(|error| damage::mount_error(content, error))?;
         Ok(Self { mount: Some(mount), content, access, target: target.to_path_buf() })

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sys_mount::MountFlags;
 
 use super::place::Place;
+use super::wanted;
 use crate::disk::Content;
 
 /// Whether a filesystem is only looked at.
@@ -45,7 +46,11 @@ pub fn options(content: Content, access: Access, place: Option<&Place>) -> Optio
     };
     let subvolume = place.filter(|_| content == Content::Btrfs).and_then(Place::subvolume_option);
     data.extend(subvolume.as_deref());
+    let mut data: Vec<String> = data.into_iter().map(str::to_owned).collect();
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    if let Some(place) = place {
+        wanted::apply(&place.options, &mut flags, &mut data);
+    }
     if look {
         flags |= MountFlags::RDONLY;
     }

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::wanted::{Wanted, fits};
 use crate::disk::Content;
+use crate::error::{Error, Result};
 
 /// A filesystem of the guest and where it belongs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,12 +26,22 @@ pub struct Place {
     pub subvolume_id: Option<u64>,
     /// Mount point in the guest.
     pub point: PathBuf,
+    /// Mount options that the user wants, of those that [`super::wanted`] lets through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 impl Place {
     /// The root of the guest.
     pub fn root(volume: usize, content: Content, subvolume: Option<String>) -> Self {
-        Self { volume, content, subvolume, subvolume_id: None, point: PathBuf::from("/") }
+        Self {
+            volume,
+            content,
+            subvolume,
+            subvolume_id: None,
+            point: PathBuf::from("/"),
+            options: Vec::new(),
+        }
     }
 
     /// The option that chooses the subvolume of a btrfs; none for its default one.
@@ -50,4 +62,30 @@ pub struct GuestLayout {
     pub others: Vec<Place>,
     /// What is not mounted and why that is no harm.
     pub notes: Vec<String>,
+}
+
+impl GuestLayout {
+    /// Gives the filesystems the options that the user wants of them.
+    ///
+    /// # Errors
+    /// Usage errors: a mount point that the guest has not, an option that the filesystem there has not.
+    pub fn want(&mut self, wanted: &[Wanted]) -> Result<()> {
+        for Wanted { point, options } in wanted {
+            let mut places = std::iter::once(&mut self.root).chain(&mut self.others);
+            let Some(place) = places.find(|place| place.point == *point) else {
+                return Err(self.no_such_point(point));
+            };
+            fits(options, place.content)
+                .map_err(|error| error.within(format!("cannot mount {} as asked", point.display())))?;
+            place.options.clone_from(options);
+        }
+        Ok(())
+    }
+
+    fn no_such_point(&self, point: &Path) -> Error {
+        let points = std::iter::once(&self.root).chain(&self.others);
+        let names: Vec<_> = points.map(|place| place.point.display().to_string()).collect();
+        Error::usage(format!("--mount-options names {}, where the guest mounts nothing", point.display()))
+            .hint(format!("its filesystems are mounted at {}", names.join(", ")))
+    }
 }

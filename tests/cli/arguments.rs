@@ -10,7 +10,7 @@ use crate::common::{has_tool, require};
 use crate::{PROGRAM, guestseal, guestseal_in, start};
 
 /// What the command line alone decides: arguments, exit code, words of the error, whether it says what to do.
-const WRONG: [(&[&str], i32, &str, bool); 56] = [
+const WRONG: [(&[&str], i32, &str, bool); 61] = [
     (&[], 2, "no image is named", true),
     (&["seal"], 2, "no image is named", true),
     (&["inspect"], 2, "<IMAGE>", false),
@@ -63,6 +63,11 @@ const WRONG: [(&[&str], i32, &str, bool); 56] = [
     (&["seal", "missing.img"], 1, "missing.img", false),
     (&["verify", "missing.img"], 1, "cannot find the image missing.img", false),
     (&["recover", "missing.img"], 1, "missing.img", false),
+    (&["--mount-options", "/:noatime,suid", "missing.img"], 2, "would weaken", true),
+    (&["--mount-options", "/:device=/dev/sda", "missing.img"], 2, "names something else", true),
+    (&["inspect", "--mount-options", "noatime", "missing.img"], 2, "names no mount point", true),
+    (&["verify", "--mount-options", "/:ro;/:rw", "missing.img"], 2, "names / twice", false),
+    (&["--tree", "missing", "--mount-options", "/:ro"], 2, "--mount-options <POINT:OPTIONS>", false),
     (&["--tree", "missing"], 1, "cannot find the folder missing", false),
     (&["--tree", "missing", "x.img"], 2, "'--tree <DIR>' cannot be used with '[IMAGE]...'", false),
     (&["--tree", "missing", "-a", "x.img"], 2, "--add <IMAGE>", false),

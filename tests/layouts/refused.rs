@@ -8,7 +8,7 @@ use crate::{Layout, ready};
 
 /// Runs a command that must fail and leave the disks alone.
 #[track_caller]
-fn refused(layout: &Layout, words: &str, code: i32, says: &[&str]) {
+pub(crate) fn refused(layout: &Layout, words: &str, code: i32, says: &[&str]) {
     let before: Vec<_> = layout.disks.iter().map(|disk| fs::read(disk).unwrap()).collect();
     layout.guestseal(words).expect(code).says(says);
     let after: Vec<_> = layout.disks.iter().map(|disk| fs::read(disk).unwrap()).collect();
