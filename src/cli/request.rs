@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
 use crate::erase::policy::{ErasePlan, Policy};
@@ -293,14 +295,21 @@ fn read_key(from: &mut dyn Read) -> std::io::Result<KeyBytes> {
     Ok(key)
 }
 
-/// Where this user keeps what can be made again.
+/// Where this user keeps what can be made again: the first of its folders that there is or can be. In a container neither
+/// root's nor the user's own need be one.
 fn cache_folder() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/var/cache/guestseal");
-    }
     #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
-    let own = || std::env::temp_dir().join(format!("guestseal-{}", nix::unistd::geteuid()));
-    caches.map_or_else(own, |caches| caches.join("guestseal"))
+    let user = nix::unistd::geteuid();
+    let of_root = user.is_root().then(|| PathBuf::from("/var/cache"));
+    let caches = [of_root, folder("XDG_CACHE_HOME"), folder("HOME").map(|home| home.join(".cache"))];
+    let mut folders = caches.into_iter().flatten().map(|caches| caches.join("guestseal"));
+    let own = || std::env::temp_dir().join(format!("guestseal-{user}"));
+    folders.find(|path| can_be_written(path)).unwrap_or_else(own)
+}
+
+/// Whether a folder can be written to, or can be made.
+fn can_be_written(folder: &Path) -> bool {
+    let there = folder.ancestors().find(|path| path.exists());
+    there.is_some_and(|path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use super::past::{self, Past};
 use super::qcow2::{self, Header};
 use super::{qcow2_tables, vmdk};
 use crate::error::{Context, Error, Result};
+use crate::sys::own;
 use crate::sys::tool::Tool;
 
 /// The most that is read of qemu-img's answer.
@@ -241,7 +241,7 @@ pub fn check_qcow2<R: Read + Seek>(mut file: R, moving: bool, past: Past) -> Res
 
 /// The length of the disk, for formats whose headers guestseal does not read itself.
 fn ask_qemu(lock: &LockedImage, format: Format) -> Result<u64> {
-    let path = format!("/proc/{}/fd/{}", std::process::id(), lock.file().as_raw_fd());
+    let path = own::path_of(lock.file());
     let mut run = Tool::find("qemu-img")?.spawn().args(["info", "--output=json"]);
     if !lock.lets_qemu_lock() {
         run = run.arg("--force-share");

@@ -14,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use super::journal::open_own;
 use super::lock::lock_own;
 use crate::error::{Context, Error, Result};
+use crate::sys::own;
 
 /// How temporary names begin.
 const PREFIX: &str = ".guestseal-";
@@ -90,7 +91,7 @@ impl NamelessFile {
 
     /// The path by which a child of this process opens it.
     pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+        own::path_of(&self.file)
     }
 
     /// Flushes its content, for a name to be given at once later.

@@ -18,7 +18,7 @@ use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
 use crate::report::{Event, Observer, Stage};
 use crate::stack::key::Key;
-use crate::sys::tool;
+use crate::sys::{privilege, tool};
 use crate::vm::cache::Cache;
 use crate::vm::initramfs::Contents;
 use crate::vm::kernel::Kernel;
@@ -63,9 +63,7 @@ impl Isolation {
     pub fn from_the_start(&self, attach_asked: bool) -> Option<&'static str> {
         match self.isolate {
             Isolate::Vm => Some("as asked"),
-            Isolate::Auto if !attach_asked && !nix::unistd::geteuid().is_root() => {
-                Some("only root can mount on this host")
-            }
+            Isolate::Auto if !attach_asked => privilege::cannot_mount(),
             Isolate::Auto | Isolate::Never => None,
         }
     }

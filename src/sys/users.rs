@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::ioctl::loop_backing;
+use super::own;
 use crate::error::{Context, Result};
 
 /// A loop device of this host over a file.
@@ -53,7 +54,7 @@ pub fn locker(file: &File, bytes: &RangeInclusive<i64>) -> Option<String> {
 }
 
 fn is_other_process(name: &str) -> bool {
-    name.parse::<u32>().is_ok_and(|pid| pid != std::process::id())
+    name.parse::<u32>().is_ok_and(|pid| pid != own::number())
 }
 
 fn holds(process: &Path, wanted: Identity, bytes: &RangeInclusive<i64>) -> bool {
