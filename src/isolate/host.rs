@@ -22,6 +22,9 @@ use crate::worker::parent::{hear_out, start};
 /// under emulation.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
+/// How long it may be silent while it opens what lies below filesystems. What takes longest is one key.
+const OPENING: Duration = Duration::from_secs(600);
+
 /// The most pieces of data that the machine is told of: they are to fit in a message.
 const MOST_PIECES: u64 = 1 << 18;
 
@@ -46,7 +49,7 @@ impl Prepared {
         prepare: Prepare,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        match ask(&mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
+        match ask_within(OPENING, &mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
             FromMachine::Prepared => Ok(Self { machine, files }),
             _ => Err(wrong(&mut machine)),
         }
@@ -139,9 +142,19 @@ fn ask(
     what: &ToMachine<'_>,
     observer: &mut dyn Observer,
 ) -> Result<FromMachine> {
-    machine.say(what, PATIENCE)?;
+    ask_within(PATIENCE, machine, files, what, observer)
+}
+
+fn ask_within(
+    patience: Duration,
+    machine: &mut Machine,
+    files: &[Files],
+    what: &ToMachine<'_>,
+    observer: &mut dyn Observer,
+) -> Result<FromMachine> {
+    machine.say(what, patience)?;
     loop {
-        match machine.hear(PATIENCE)? {
+        match machine.hear(patience)? {
             FromMachine::Stage(stage) => observer.event(Event::Stage(stage)),
             FromMachine::Warning(text) => observer.event(Event::Warning(&text)),
             FromMachine::WhereIsData(disk) => {

@@ -3,14 +3,20 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use super::{Below, Device, Layer, name};
+use nix::sys::sysinfo::sysinfo;
+
+use super::{Below, Device, Layer, cost, name, run};
 use crate::disk::{Content, Made, Volume};
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
+use crate::report::{Event, Stage};
 use crate::sys::tool::Tool;
 
 /// cryptsetup(8): no key fits.
 const NO_KEY: i32 = 2;
+/// How long one key may be tried: the derivation may take a gigabyte of memory, under emulation, for each key slot.
+const PATIENCE: Duration = Duration::from_secs(540);
 const WORDS: [&str; 6] = ["open", "--type", "luks", "--key-file", "-", "--batch-mode"];
 
 pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
@@ -27,13 +33,35 @@ pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
     Ok(devices)
 }
 
+/// Refuses a volume of which one try of a key would take more memory than there is, or hours.
+fn affordable(volume: &Volume, node: &Path) -> Result<()> {
+    if volume.superblock.as_ref().is_none_or(|superblock| superblock.content != Content::Luks2) {
+        return Ok(());
+    }
+    let cannot = |why: String| Error::unsupported(format!("{} cannot be opened: {why}", name(volume)));
+    let words = ["luksDump", "--dump-json-metadata", &node.to_string_lossy()];
+    let metadata = run("cryptsetup", &words)
+        .map_err(|error| cannot("its header is not understood".into()).caused_by(error))?;
+    let memory = sysinfo().context(|| "cannot tell how much memory there is")?.ram_total() / 1024;
+    let costs = cost::too_much(&metadata, memory).context(|| "cannot tell what a key costs")?;
+    costs.map_or(Ok(()), |why| {
+        Err(cannot(why)
+            .hint("make it cheaper in the guest: cryptsetup luksConvertKey --pbkdf-memory, --iter-time"))
+    })
+}
+
 /// None when there is no key for it: it stays shut.
 fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
     let volume = &below.storage.volumes[index];
+    // Each volume has its time: the host waits for the next word.
+    below.observer.event(Event::Stage(Stage::OpeningVolumes));
     let keys: Vec<_> = below.opening.keys.iter().filter(|key| key.fits(below.storage, volume)).collect();
     let uuid = volume.superblock.as_ref().and_then(|superblock| superblock.uuid.clone());
     let mapper = format!("luks-{}", uuid.unwrap_or_else(|| index.to_string()));
     let node = below.node(volume)?;
+    if !keys.is_empty() {
+        affordable(volume, &node)?;
+    }
     let readings = keys.iter().flat_map(|key| key.bytes.readings());
     let mut tried = 0;
     for reading in readings {
@@ -56,7 +84,7 @@ fn open_one(below: &mut Below<'_>, index: usize) -> Result<Option<Device>> {
             // One that ends without reading it says why by its exit.
             let _ = pipe.write_all(reading);
         }
-        let exit = child.wait()?;
+        let exit = child.wait_within(PATIENCE)?;
         if exit.status.code() == Some(NO_KEY) {
             continue;
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Below, Device, Layer, pool, run};
+use super::{Below, Device, Layer, heard, pool, run};
 use crate::disk::{Content, Made, Pool, Volume};
 use crate::error::{Context, Error, Result};
 
@@ -173,23 +173,36 @@ impl Stretch {
     }
 }
 
-pub(super) fn report(command: &str, words: &[&str], columns: &str) -> Result<String> {
+/// What LVM reports. One that breaks off with a group that it does not understand is no report.
+pub(super) fn report(command: &str, words: &[&str], columns: &str) -> Result<Value> {
     let mut all = vec![command];
     all.extend(UNITS);
     all.extend(["-o", columns]);
     all.extend(words);
-    run("lvm", &all).map_err(|error| error.within("cannot list volume groups"))
+    let failed = "cannot list volume groups";
+    let (said, complaints) = heard("lvm", &all).map_err(|error| error.within(failed))?;
+    serde_json::from_str(&said).map_err(|_| {
+        // It looks more than once, and says so each time.
+        let mut lines: Vec<&str> = Vec::new();
+        for line in complaints.lines().map(str::trim) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        let why = lines.join("; ");
+        Error::unsupported(format!("{failed}: LVM does not understand what it has there: {why}"))
+            .hint("is the guest's volume group whole? vgck in the guest tells more")
+    })
 }
 
-fn stretches(text: &str) -> Result<Vec<Stretch>> {
-    let found = rows(text, "pvseg")?;
-    if found.is_empty() { rows(text, "pv") } else { Ok(found) }
+fn stretches(report: &Value) -> Result<Vec<Stretch>> {
+    let found = rows(report, "pvseg")?;
+    if found.is_empty() { rows(report, "pv") } else { Ok(found) }
 }
 
 /// The rows of one kind in a report.
-pub(super) fn rows<T: for<'de> Deserialize<'de>>(text: &str, kind: &str) -> Result<Vec<T>> {
+pub(super) fn rows<T: for<'de> Deserialize<'de>>(report: &Value, kind: &str) -> Result<Vec<T>> {
     let failed = || "LVM's report is not understood";
-    let report: Value = serde_json::from_str(text).context(failed)?;
     let parts = report["report"].as_array().into_iter().flatten();
     let rows = parts.filter_map(|part| part[kind].as_array()).flatten();
     rows.map(|row| serde_json::from_value(row.clone()).context(failed)).collect()
@@ -202,6 +215,8 @@ fn device_of(node: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -210,9 +225,13 @@ mod tests {
             "vg_missing_pv_count":"0","pe_start":"1048576","pvseg_start":"3","pvseg_size":"2","segtype":"free"},
             {"pv_name":"/dev/vda2","vg_name":"vg0","vg_extent_size":"4194304","vg_missing_pv_count":"0",
             "pe_start":"1048576","pvseg_start":"0","pvseg_size":"3","segtype":"linear"}]}]}"#;
-        let free: Vec<_> = stretches(text).unwrap().iter().filter_map(Stretch::free).collect();
+        let free: Vec<_> = stretches(&serde_json::from_str(text).unwrap())
+            .unwrap()
+            .iter()
+            .filter_map(Stretch::free)
+            .collect();
         assert_eq!(free, [(3 * 4_194_304 + 1_048_576, 2 * 4_194_304)]);
-        assert!(rows::<Stretch>("{", "pv").is_err());
+        assert!(rows::<Stretch>(&json!({ "report": [{ "pv": [{}] }] }), "pv").is_err());
         let pool = Logical {
             vg_name: "v".into(),
             lv_dm_path: "/dev/mapper/v-p".into(),

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cost;
 pub mod key;
 mod luks;
 mod lvm;
@@ -201,6 +202,11 @@ fn device_numbers(node: &Path) -> Result<String> {
 
 /// Runs a tool of the machine; what it prints.
 fn run(program: &str, words: &[&str]) -> Result<String> {
+    heard(program, words).map(|(said, _)| said)
+}
+
+/// The same with its last complaints.
+fn heard(program: &str, words: &[&str]) -> Result<(String, String)> {
     let (exit, bytes) = Tool::find(program)?
         .spawn()
         .env("DM_DISABLE_UDEV", "1")
@@ -208,7 +214,8 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
         .args(words)
         .output(OUTPUT)?;
     let said = String::from_utf8_lossy(&bytes).into_owned();
-    let Err(error) = exit.success() else { return Ok(said) };
+    let complaints = exit.stderr.clone();
+    let Err(error) = exit.success() else { return Ok((said, complaints)) };
     // LVM says there what it was doing.
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");

@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod common;
 
+mod hostile;
 mod options;
 mod refused;
 mod sealed;
