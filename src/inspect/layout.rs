@@ -65,7 +65,9 @@ pub fn find_guest(
         [] => Err(no_guest(disk)),
         [_] => {
             let Candidate { place, tables, .. } = candidates.remove(0);
-            with_fstab(disk, place, &tables)
+            let mut layout = with_fstab(disk, place, &tables)?;
+            layout.notes.extend(shared_keys(disk));
+            Ok(layout)
         }
         _ => Err(Error::unsupported(format!(
             "there are {} operating systems in the image: {}",
@@ -74,6 +76,22 @@ pub fn find_guest(
         ))
         .hint("choose one with --root, such as --root /dev/sda2; only that one is edited")),
     }
+}
+
+/// What clones of an encrypted guest have in common.
+fn shared_keys(disk: &Storage) -> Option<String> {
+    let is_luks = |volume: &&Volume| {
+        let content = volume.superblock.as_ref().map(|superblock| superblock.content);
+        matches!(content, Some(Content::Luks1 | Content::Luks2))
+    };
+    let names: Vec<String> = disk.volumes.iter().filter(is_luks).map(volume_name).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "clones share the volume key of the LUKS on {}: a passphrase of one opens all; give each clone a key of its own \
+             with cryptsetup reencrypt",
+            names.join(", ")
+        )
+    })
 }
 
 /// The volume that the user chose.
