@@ -123,7 +123,7 @@ impl Run<'_> {
         view: View<'_>,
         report: &mut OperationReport,
     ) -> Result<()> {
-        let Findings { mut changes, notes, scripts, program, unsure } = findings;
+        let Findings { mut changes, notes, scripts, program, later, unsure } = findings;
         if self.mode == Mode::Look {
             changes.retain(|change| !self.is_gone(change.path()));
         }
@@ -145,7 +145,7 @@ impl Run<'_> {
             self.host.run_script(script)?;
         }
         report.notes.extend(notes);
-        let acts = !changes.is_empty() || !scripts.is_empty() || program.is_some();
+        let acts = !changes.is_empty() || !scripts.is_empty() || program.is_some() || later;
         if let Some(script) = program.filter(|_| self.mode == Mode::Change) {
             self.host.run_program(action, script)?;
         }

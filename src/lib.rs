@@ -33,6 +33,7 @@ pub mod stack;
 pub mod survey;
 pub mod sys;
 pub mod tree;
+pub mod uuids;
 pub mod vm;
 pub mod worker;
 

@@ -18,6 +18,7 @@ use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
 use crate::operation::schema::ParameterKind;
 use crate::operation::{Catalogue, Given, Operation, Selection};
+use crate::record::SealedOperation;
 
 /// The operation that takes passwords.
 pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
@@ -141,20 +142,16 @@ fn check(kind: ParameterKind, value: &str) -> Result<()> {
 ///
 /// # Errors
 /// When an operation of the record is unknown here.
-pub fn recorded(
-    catalogue: &Catalogue,
-    operations: &[(String, BTreeMap<String, String>)],
-) -> Result<Vec<Planned>> {
-    let plan = |(name, values): &(String, BTreeMap<String, String>)| {
-        let operation = catalogue.get(name).map_err(|error| {
+pub fn recorded(catalogue: &Catalogue, operations: Vec<SealedOperation>) -> Result<Vec<Planned>> {
+    let plan = |SealedOperation { name, parameters, uuids, .. }: SealedOperation| {
+        let operation = catalogue.get(&name).map_err(|error| {
             Error::usage(format!("the record names the operation {name}, which is unknown here"))
                 .caused_by(error)
                 .hint("give the folder that has it: --operations-dir DIR")
         })?;
-        Ok(Planned {
-            operation: operation.clone(),
-            settings: Settings { values: values.clone(), passwords: Vec::new(), recorded: true },
-        })
+        let settings =
+            Settings { values: parameters, passwords: Vec::new(), uuids: Some(uuids), recorded: true };
+        Ok(Planned { operation: operation.clone(), settings })
     };
-    operations.iter().map(plan).collect()
+    operations.into_iter().map(plan).collect()
 }

@@ -16,12 +16,7 @@ use crate::mount::place::Place;
 use crate::mount::{Devices, Mounted};
 use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
-use crate::sys::tool::Tool;
-
-/// The most that a tool may say.
-const OUTPUT_LIMIT: u64 = 64 << 20;
-/// How many of its last lines an error repeats.
-const LAST_LINES: usize = 6;
+use crate::sys::tool::run_on;
 
 /// A filesystem that was repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +99,7 @@ impl Broken {
             // The kernel's replay is no repair. Where it fails, e2fsck replays what can be.
             let _ = self.replay(node, folder);
         }
-        let e2fsck = || run("e2fsck", &["-f", "-y"], node);
+        let e2fsck = || run_on("e2fsck", &["-f", "-y"], node, b"");
         // e2fsck(8): a sum of 1 corrected, 2 and the system ought to restart, 4 errors are left, 8 and more failed.
         match e2fsck()? {
             (0, _) => return Ok(None),
@@ -124,7 +119,7 @@ impl Broken {
             self.replay(node, folder).map_err(|error| self.log_is_lost().caused_by(error))?;
         }
         // xfs_repair(8): with -n, 1 when there are errors; without, 2 when the log must be replayed first.
-        let look = || run(COMMAND, &["-n"], node);
+        let look = || run_on(COMMAND, &["-n"], node, b"");
         if state != FsState::Errors {
             match look()? {
                 (0, _) => return Ok(None),
@@ -133,7 +128,7 @@ impl Broken {
                 (code, said) => return Err(self.failed("xfs_repair -n", code, &said)),
             }
         }
-        match run(COMMAND, &[], node)? {
+        match run_on(COMMAND, &[], node, b"")? {
             (0, _) => {}
             (2, _) => return Err(self.log_is_lost()),
             (1, said) => return Err(self.not_repaired(COMMAND, 1, &said)),
@@ -167,14 +162,4 @@ impl Broken {
     fn failed(&self, command: &str, code: i32, said: &str) -> Error {
         Error::failed(format!("{command} failed on {self} (exit code {code})")).caused_by(said)
     }
-}
-
-/// Runs a tool on a device: its exit code and the last that it said.
-fn run(program: &str, options: &[&str], node: &Path) -> Result<(i32, String)> {
-    let (exit, output) = Tool::find(program)?.spawn().args(options).arg(node).output(OUTPUT_LIMIT)?;
-    let code =
-        exit.status.code().ok_or_else(|| Error::failed(format!("{program} ended with {}", exit.status)))?;
-    let said = [String::from_utf8_lossy(&output).trim(), exit.stderr.as_str()].join("\n");
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Ok((code, lines[lines.len().saturating_sub(LAST_LINES)..].join("; ")))
 }

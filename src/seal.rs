@@ -200,7 +200,8 @@ fn apply_to_guest(
         mount_options: plan.mount_options.clone(),
     };
     let how = (&plan.isolation, plan.attach, (way, reason));
-    let mut site = Site::open(&specs(images, overlays, false)?, how, handling, observer)?;
+    let site = Site::open(&specs(images, overlays, false)?, how, handling.clone(), observer)?;
+    let mut site = site.with_new_uuids(&mut plan.operations, (&plan.isolation, handling), observer)?;
     observer.event(Event::Stage(Stage::Applying));
     let fingerprints = plan.erase.policy != Policy::None;
     let edited = site.edit(&plan.operations, (Mode::Change, fingerprints), observer);
@@ -213,7 +214,8 @@ fn apply_to_guest(
     };
     let attached = site.attached.clone();
     let proof = (plan.erase.policy != Policy::None).then_some(plan.erase);
-    let finish = Finish { erase: Some((plan.erase, cluster_bytes)), prove: proof };
+    let uuids = plan.operations.iter().flat_map(|planned| planned.settings.uuids.iter().flatten()).cloned();
+    let finish = Finish { uuids: uuids.collect(), erase: Some((plan.erase, cluster_bytes)), prove: proof };
     let Finished { inspection, repairs, mut erasure, swap_files, proven } = site.finish(finish, observer)?;
     if proof.is_some() {
         let proof = Proof {

@@ -11,15 +11,18 @@ use crate::attach::{ImageSpec, Way};
 use crate::disk::Storage;
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, erase};
-use crate::error::{Result, both_values};
+use crate::error::{Error, Result, both, both_values};
 use crate::fault::{self, Point};
 use crate::isolate::host::{MachineSession, Prepared};
 use crate::isolate::protocol::{Finish, Opened};
 use crate::isolate::{Isolation, WAY};
+use crate::mount::options::Access;
 use crate::plan::Planned;
 use crate::repair::Repair;
 use crate::report::{Event, Observer, Stage};
 use crate::session::{Attachment, Handling, Inspection, Session};
+use crate::uuids::decide::Volumes;
+use crate::uuids::{self, Kind};
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
 
@@ -181,6 +184,71 @@ impl Site {
         }
     }
 
+    fn inspection(&self) -> &Inspection {
+        match &self.place {
+            Place::Host(session) => &session.inspection,
+            Place::Machine(session) => &session.opened.inspection,
+        }
+    }
+
+    /// Decides which UUIDs the operations replace, if any does; volumes below others get them now.
+    ///
+    /// # Errors
+    /// When the guest would not boot with others, or this host lacks a tool: before anything is changed.
+    pub fn with_new_uuids(
+        self,
+        operations: &mut [Planned],
+        (isolation, handling): (&Isolation, Handling),
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let wanted = uuids::wanted(operations);
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        if let Err(error) = self.check_new_uuids(&wanted, &handling) {
+            return both(Err(error), self.abandon());
+        }
+        let below: Vec<Kind> = wanted.into_iter().filter(|kind| kind.is_below()).collect();
+        let looks = handling.access == Access::Look;
+        let several = handling.root.is_some();
+        let (site, given) = match self.place {
+            Place::Machine(session) if !looks && !below.is_empty() => {
+                let prepare = isolation.prepare(false, below);
+                let (session, given) = session.reopened(prepare, handling, observer)?;
+                (Self { place: Place::Machine(session), attached: self.attached }, given)
+            }
+            place => (Self { place, attached: self.attached }, Vec::new()),
+        };
+        let Inspection { storage, layout, .. } = site.inspection();
+        let volumes = Volumes { storage, layout, several };
+        let given = (!looks).then_some(given.as_slice());
+        let decided = volumes.decide(operations, given, observer).and_then(|()| {
+            let all = operations.iter().flat_map(|planned| planned.settings.uuids.iter().flatten());
+            uuids::device::check_tools(storage, &all.cloned().collect::<Vec<_>>())
+        });
+        match decided {
+            Ok(()) => Ok(site),
+            Err(error) => both(Err(error), site.abandon()),
+        }
+    }
+
+    fn check_new_uuids(&self, wanted: &[Kind], handling: &Handling) -> Result<()> {
+        let Inspection { storage, layout, .. } = self.inspection();
+        let volumes = Volumes { storage, layout, several: handling.root.is_some() };
+        let here = matches!(self.place, Place::Host(_));
+        if here && wanted.iter().any(|kind| kind.is_below() && volumes.has(*kind)) {
+            return Err(Error::unsupported("UUIDs of LVM and RAID are replaced in a virtual machine only")
+                .hint("seal with --isolate auto or vm, and without --attach"));
+        }
+        if here && wanted.contains(&Kind::Filesystems) && volumes.has_several_devices() {
+            return Err(Error::unsupported(
+                "a btrfs on several devices gets a new UUID in a virtual machine only",
+            )
+            .hint("seal with --isolate auto or vm, and without --attach"));
+        }
+        volumes.check(wanted)
+    }
+
     /// Has the operations done, or only looks what they would do.
     ///
     /// # Errors
@@ -229,13 +297,12 @@ impl Site {
                     Err(error) => return both_values(Err(error), session.close()).map(|(never, _)| never),
                 };
                 let repairs = session.repairs.clone();
-                let (inspection, erasure) = session.close_after(|attachment| match finish.erase {
-                    None => Ok(Erasure::default()),
-                    Some(how) => {
-                        let probe = attachment.probe()?;
-                        let erased = erase(attachment.disks(), &probe, how, &swap_files, observer)?;
-                        fault::point(Point::Erased).map(|()| erased)
-                    }
+                let (inspection, erasure) = session.close_after(|attachment| {
+                    uuids::device::change(attachment.disks(), &finish.uuids, observer)?;
+                    let Some(how) = finish.erase else { return Ok(Erasure::default()) };
+                    let probe = attachment.probe()?;
+                    let erased = erase(attachment.disks(), &probe, how, &swap_files, observer)?;
+                    fault::point(Point::Erased).map(|()| erased)
                 })?;
                 let proven = finish.prove.is_none();
                 Ok(Finished { inspection, repairs, erasure, swap_files, proven })

@@ -34,6 +34,7 @@ use crate::seal::{one_or_all, specs};
 use crate::session::{Handling, Inspection, choose_way};
 use crate::site::{Finished, Site, Where};
 use crate::sys::confine::Confinement;
+use crate::uuids;
 use crate::worker::conversation::Edited;
 
 /// What was seen in an image.
@@ -149,14 +150,18 @@ fn look(
         mount_options: target.mount_options.clone(),
     };
     let how = (&target.isolation, target.attach, way);
-    let mut site = Site::open(&specs, how, handling, observer)?;
-    let Edited { operations, confinement, .. } = match site.edit(operations, (Mode::Look, false), observer) {
+    let mut planned = operations.to_vec();
+    let site = Site::open(&specs, how, handling.clone(), observer)?;
+    let mut site = site.with_new_uuids(&mut planned, (&target.isolation, handling), observer)?;
+    let Edited { mut operations, confinement, .. } = match site.edit(&planned, (Mode::Look, false), observer)
+    {
         Ok(seen) => seen,
         Err(error) => return both(Err(error), site.abandon()),
     };
     let prove = (plan.policy != Policy::None).then_some(plan);
-    let finished = site.finish(Finish { erase: None, prove }, observer)?;
+    let finished = site.finish(Finish { prove, ..Finish::default() }, observer)?;
     let Finished { inspection, repairs, erasure, swap_files, proven } = finished;
+    uuids::add_returned(&inspection.storage, &planned, &mut operations);
     let residue =
         if proven && prove.is_some() { Residue::Found(erasure) } else { Residue::Unknown(swap_files) };
     let (image, moving) = (images.iter().map(Image::facts).collect(), is_moving(images));
@@ -223,9 +228,7 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
     let SealRecord { predicate: seal, subject, .. } =
         disks::load(&target.images).map_err(|error| blame(&images, error))?;
     let wanted = disks::matched(&target.images, &subject)?;
-    let operations: Vec<_> =
-        seal.operations.into_iter().map(|operation| (operation.name, operation.parameters)).collect();
-    let planned = recorded(catalogue, &operations)?;
+    let planned = recorded(catalogue, seal.operations)?;
     let judge = |observer: &mut dyn Observer| {
         let matches = digests(target, &images, &wanted, observer)?;
         let looked = look(&images, target, &planned, seal.erasure.plan(), observer);
@@ -301,7 +304,7 @@ fn residue_in(
     let attachment = match Where::of(&specs, how, observer)? {
         Where::Host { attachment, .. } => attachment,
         Where::Machine { machine, .. } => {
-            let finish = Finish { erase: None, prove: Some(plan) };
+            let finish = Finish { prove: Some(plan), ..Finish::default() };
             return finished(machine, finish, observer).map(Some);
         }
     };

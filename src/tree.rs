@@ -33,6 +33,7 @@ use crate::report::{Event, Observer, OperationReport, Outcome, Stage};
 use crate::seal::now;
 use crate::sys::confine::Confinement;
 use crate::sys::{interrupt, trouble};
+use crate::uuids;
 use crate::worker::conversation::Edited;
 use crate::worker::parent::edit;
 
@@ -182,6 +183,7 @@ fn begin(
     observer: &mut dyn Observer,
 ) -> Result<(PathBuf, Tree, PendingRecord, Flock<File>)> {
     observer.event(Event::Image(&plan.folder));
+    uuids::refuse_without_volumes(&plan.operations)?;
     let folder = real(&plan.folder)?;
     let lock = lock(&folder)?;
     sweep(folder_of(&folder))?;
@@ -248,6 +250,7 @@ fn half_edited(folder: &Path, error: Error) -> Error {
 /// When the folder or its guest cannot be understood.
 pub fn survey_tree(folder: &Path, operations: &[Planned], observer: &mut dyn Observer) -> Result<TreeSurvey> {
     observer.event(Event::Image(folder));
+    uuids::refuse_without_volumes(operations)?;
     let folder = real(folder)?;
     let (Edited { operations, confinement, .. }, (), guest) =
         look(&folder, operations, observer, |_, _| Ok(()))?;
@@ -267,9 +270,7 @@ pub fn verify_tree(folder: &Path, catalogue: &Catalogue, observer: &mut dyn Obse
         return Err(Error::failed(format!("{} is the record of an image", name.display()))
             .hint("leave --tree out to verify an image"));
     }
-    let operations: Vec<_> =
-        seal.operations.into_iter().map(|operation| (operation.name, operation.parameters)).collect();
-    let planned = recorded(catalogue, &operations)?;
+    let planned = recorded(catalogue, seal.operations)?;
     let digests = subject.into_iter().next().map(|subject| subject.digest).unwrap_or_default();
     let wanted = wanted(&digests)?;
     let hash = |root: &GuestRoot, observer: &mut dyn Observer| {

@@ -12,6 +12,7 @@ mod programs;
 mod ssh_keys;
 mod timezone;
 pub mod user_accounts;
+mod uuids;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::guest::change::Change;
 use crate::guest::glob::{KeepSet, Pattern, find_all};
 use crate::guest::password::PasswordChange;
@@ -27,6 +28,7 @@ use crate::guest::path_serde;
 use crate::guest::{Entry, GuestRoot};
 use crate::inspect::guest::Guest;
 use crate::operation::schema::{Action, Lines, When};
+use crate::uuids::NewUuid;
 
 /// What an action may look at.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,8 @@ pub struct Settings {
     pub values: BTreeMap<String, String>,
     /// Passwords to set, for the operation that takes them.
     pub passwords: Vec<(String, PasswordChange)>,
+    /// The UUIDs that the operation replaces; none until they are decided.
+    pub uuids: Option<Vec<NewUuid>>,
     /// True when they come from a record and the guest is held against it: an account to remove is gone by then.
     pub recorded: bool,
 }
@@ -90,6 +94,8 @@ pub struct Findings {
     pub scripts: Vec<PathBuf>,
     /// A script for the guest's own programs to run, after the changes.
     pub program: Option<String>,
+    /// Whether more changes than files, once the guest is no longer mounted.
+    pub later: bool,
     /// True when part of it cannot be judged without a secret.
     pub unsure: bool,
 }
@@ -143,9 +149,7 @@ pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
         }),
         Action::Run(run) => programs::run(run, view),
         Action::Packages(packages) => programs::packages(packages, view),
-        Action::NotYet(not_yet) => {
-            Err(Error::new(ErrorKind::Unsupported, format!("not done yet: {}", not_yet.reason)))
-        }
+        Action::NewUuids(verb) => uuids::mend(verb, view),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::plan::{Parameters, Plan, Planned, with_parameters};
 use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
 use crate::sys::users::Identity;
+use crate::uuids::{self, Kind};
 
 /// The plans of a `seal`, and what the user should be told about them.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub struct Chosen {
 /// Selects operations and gives them their parameters.
 ///
 /// # Errors
-/// Usage errors, and [`crate::ErrorKind::Unsupported`] for operations that cannot be done yet.
+/// Usage errors.
 pub fn choose(args: &SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
     let mut warnings = Vec::new();
     let parameters = parameters(args, &mut warnings)?;
@@ -200,7 +201,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
                 .into(),
         );
     }
-    let isolation = isolation(&args.image)?;
+    let isolation = isolation(&args.image, &chosen.operations)?;
     if isolation.isolate == Isolate::Vm && !args.selection.script.is_empty() {
         return Err(Error::usage(
             "--script runs on this host in the mounted guest, and --isolate vm mounts it elsewhere",
@@ -237,7 +238,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
 ///
 /// # Errors
 /// When options contradict each other.
-pub(super) fn isolation(args: &ImageArgs) -> Result<Isolation> {
+pub(super) fn isolation(args: &ImageArgs, operations: &[Planned]) -> Result<Isolation> {
     if args.isolate == Isolate::Vm && args.attach.way().is_some() {
         return Err(Error::usage(
             "--attach says how this host attaches images, and --isolate vm attaches them elsewhere",
@@ -250,6 +251,7 @@ pub(super) fn isolation(args: &ImageArgs) -> Result<Isolation> {
         cache: cache_folder(),
         keys: keys(args)?,
         degraded: args.degraded,
+        fs_uuids: uuids::wanted(operations).contains(&Kind::Filesystems),
     })
 }
 

@@ -163,12 +163,12 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 /// How to open guests, for all of them: keys on standard input are there only once.
-fn target(args: &ImageArgs) -> Result<Target> {
+fn target(args: &ImageArgs, operations: &[Planned]) -> Result<Target> {
     Ok(Target {
         images: Vec::new(),
         format: args.format,
         attach: args.attach.way(),
-        isolation: isolation(args)?,
+        isolation: isolation(args, operations)?,
         root: args.root.clone(),
         mount_options: mount_options(args)?,
         repair: false,
@@ -183,7 +183,7 @@ fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
     let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
-    let target = target(&args.image)?;
+    let target = target(&args.image, &chosen.operations)?;
     each(guests, printer, |images, printer| {
         look(&Target { images, ..target.clone() }, &chosen.operations, printer)
     })
@@ -203,7 +203,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     let catalogue = catalogue(&args.catalogue)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
-    let target = target(&args.image)?;
+    let target = target(&args.image, &[])?;
     each(guests, printer, |images, printer| {
         let target = Target { images, ..target.clone() };
         let verdict =

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 
 use serde::{Deserialize, Serialize};
 
-use super::bytes::read_block;
+use super::bytes::{Block, read_block};
 use super::content::{Content, Superblock};
 use super::gpt::{self, Gpt};
 use super::mbr::{self, BootSector};
@@ -37,6 +37,8 @@ pub struct Volume {
 pub struct DiskLayout {
     /// The size of the disk.
     pub bytes: u64,
+    /// Whether a BIOS finds GRUB in its first sector.
+    pub grub: bool,
     /// Its partition table; none when the disk is one volume.
     pub table: Option<PartitionTable>,
     /// Its volumes by their numbers: all partitions but extended ones, or the disk itself.
@@ -48,7 +50,7 @@ pub struct DiskLayout {
 impl DiskLayout {
     fn new(bytes: u64, table: Option<PartitionTable>, volumes: Vec<Volume>) -> Self {
         let warnings = volumes.iter().flat_map(warnings_of).collect();
-        Self { bytes, table, volumes, warnings }
+        Self { bytes, grub: false, table, volumes, warnings }
     }
 
     fn whole(bytes: u64, superblock: Option<Superblock>) -> Self {
@@ -134,7 +136,16 @@ pub fn read_table<R: Read + Seek>(disk: &mut R, disk_bytes: u64) -> Result<Optio
 /// out of the disk, leads in circles, or is announced and damaged in all copies.
 pub fn read_disk<R: Read + Seek>(disk: &mut R, disk_bytes: u64) -> Result<DiskLayout> {
     let boot = read_block(disk, 0, 512).context(|| "cannot read the first sector of the disk")?;
-    let boot = boot.as_ref().and_then(BootSector::parse);
+    // Its own messages, in boot.S of GRUB.
+    let grub = boot.as_ref().is_some_and(|boot| boot.all().windows(GRUB.len()).any(|text| text == GRUB));
+    Ok(DiskLayout { grub, ..read_layout(disk, disk_bytes, boot.as_ref())? })
+}
+
+/// What GRUB says from the first sector, and nobody else.
+const GRUB: &[u8] = b"GRUB \0Geom\0";
+
+fn read_layout<R: Read + Seek>(disk: &mut R, disk_bytes: u64, boot: Option<&Block>) -> Result<DiskLayout> {
+    let boot = boot.and_then(BootSector::parse);
     let whole = probe(disk, 0, disk_bytes).context(|| "cannot read the disk")?;
     let announced = boot.as_ref().and_then(BootSector::protective_sectors).is_some();
     match gpt::read(disk, disk_bytes, boot.as_ref())? {

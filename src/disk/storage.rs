@@ -96,6 +96,9 @@ pub struct Disk {
     pub made: Option<Made>,
     /// Its size.
     pub bytes: u64,
+    /// Whether a BIOS finds GRUB in its first sector.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grub: bool,
     /// Its partition table; none when it is one volume.
     pub table: Option<PartitionTable>,
 }
@@ -117,8 +120,8 @@ impl Storage {
     pub fn new(layouts: Vec<(DiskLayout, Option<Made>)>) -> Self {
         let mut all = Self { disks: Vec::new(), volumes: Vec::new(), warnings: Vec::new() };
         let (layouts, made): (Vec<_>, Vec<_>) = layouts.into_iter().unzip();
-        for (DiskLayout { bytes, table, .. }, made) in layouts.iter().zip(made) {
-            all.disks.push(Disk { made, bytes: *bytes, table: table.clone() });
+        for (DiskLayout { bytes, grub, table, .. }, made) in layouts.iter().zip(made) {
+            all.disks.push(Disk { made, bytes: *bytes, grub: *grub, table: table.clone() });
         }
         for (disk, layout) in layouts.into_iter().enumerate() {
             let on = all.disk_name(disk);
@@ -224,7 +227,7 @@ mod tests {
         let volume =
             |offset| Volume { disk: 0, on: None, partition: None, offset, length: 1, superblock: None };
         let volumes = (0..partitions as u64).map(volume).collect();
-        DiskLayout { bytes: 9, table: None, volumes, warnings: vec!["odd".into()] }
+        DiskLayout { bytes: 9, grub: false, table: None, volumes, warnings: vec!["odd".into()] }
     }
 
     #[test]

@@ -35,12 +35,15 @@ pub(super) fn with_fstab(disk: &Storage, root: Place, tables: &Tables) -> Result
         return Err(Error::unsupported("the guest's /etc/fstab is too large to tell what it mounts")
             .hint("shorten it in the guest, to 1 MiB, 16 KiB a line and 4096 entries"));
     }
-    let mut layout = GuestLayout { root, others: Vec::new(), notes: Vec::new() };
+    let mut layout = GuestLayout { root, others: Vec::new(), swap: Vec::new(), notes: Vec::new() };
     for line in &fstab.ignored_lines {
         layout.notes.push(format!("line {line} of the guest's /etc/fstab is not understood, and ignored"));
     }
     for entry in &fstab.entries {
         let point = Path::new(&entry.mount_point);
+        if entry.is_swap() {
+            layout.swap.extend(disk.find(&entry.source));
+        }
         if !point.is_absolute() || entry.is_swap() || entry.is_memory() {
             continue;
         }
@@ -120,12 +123,11 @@ fn arrays(disk: &Storage, conf: &[u8]) -> Vec<(String, usize)> {
             let mut words = line.split_whitespace().skip(1);
             let name = words.next()?;
             let uuid = digits(words.find_map(|word| word.strip_prefix("UUID="))?);
-            let is_member = |volume: &usize| {
-                let superblock = disk.volumes.get(*volume).and_then(|volume| volume.superblock.as_ref());
-                let md = superblock.filter(|superblock| superblock.content == Content::MdMember);
-                md.and_then(|md| md.uuid.as_deref()).is_some_and(|own| digits(own) == uuid)
+            // By its name as the guest knows it: in its superblock there may be a new UUID already.
+            let is_it = |name: &String| {
+                name.strip_prefix("/dev/disk/by-id/md-uuid-").is_some_and(|own| digits(own) == uuid)
             };
-            Some((name.to_owned(), made_of(disk, |made| made.of.iter().any(is_member))?))
+            Some((name.to_owned(), made_of(disk, |made| made.names.iter().any(is_it))?))
         })
         .collect()
 }

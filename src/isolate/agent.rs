@@ -19,6 +19,7 @@ use crate::report::{Event, Observer};
 use crate::session::{Attachment, Handling, Session};
 use crate::stack::key::Key;
 use crate::stack::{Opening, Stack};
+use crate::uuids;
 use crate::vm::init::{Disk, Inside, Loader};
 use crate::worker::parent::relay;
 use crate::worker::protocol::{Broken, Start, read_message, write_message};
@@ -107,22 +108,31 @@ impl Agent {
             ToMachine::Open(handling) => self.open(&handling, host),
             ToMachine::Edit(start) => self.edit(*start, host),
             ToMachine::Data(_) => Err(Error::failed("nobody asked where a disk has data")),
-            ToMachine::Finish(finish) => self.finish(finish, host).map(Box::new).map(FromMachine::Finished),
+            ToMachine::Finish(finish) => self.finish(&finish, host).map(Box::new).map(FromMachine::Finished),
         }
     }
 
     fn prepare(&mut self, prepare: Prepare, host: &mut Host<'_>) -> Result<FromMachine> {
-        let Prepare { keys, degraded, read_only } = prepare;
+        let Prepare { keys, degraded, read_only, new_uuids } = prepare;
         let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
+        if let Some(session) = self.session.take() {
+            session.close()?;
+        }
+        std::mem::take(&mut self.stack).close()?;
+        self.made.clear();
         let mut disks = self.devices(read_only)?;
         self.stack = Stack::open(
             &mut disks,
-            &Opening { keys: &keys, degraded, read_only, drivers: &self.modules },
+            &Opening { keys: &keys, degraded, read_only, new_uuids: &new_uuids, drivers: &self.modules },
             host,
         )?;
         let made = |disk: &AttachedDisk| Some((disk.path().to_path_buf(), disk.made()?.clone()));
         self.made = disks.iter().filter_map(made).collect();
-        Ok(FromMachine::Prepared)
+        if !new_uuids.is_empty() {
+            // They were written through other devices.
+            disks.iter().try_for_each(AttachedDisk::read_anew)?;
+        }
+        Ok(FromMachine::Prepared(std::mem::take(&mut self.stack.given)))
     }
 
     /// The disks, and what was made of them.
@@ -158,15 +168,16 @@ impl Agent {
         Ok(FromMachine::Edited)
     }
 
-    fn finish(&mut self, finish: Finish, host: &mut Host<'_>) -> Result<Erasure> {
+    fn finish(&mut self, finish: &Finish, host: &mut Host<'_>) -> Result<Erasure> {
         let mut erasure = Erasure::default();
         let mut swap_files: Vec<SwapFile> = Vec::new();
         if let Some(session) = self.session.take() {
             swap_files = session.swap_files(finish.policy())?;
             erasure = session
-                .close_after(|attachment| match finish.erase {
-                    None => Ok(Erasure::default()),
-                    Some(how) => erase(attachment.disks(), &attachment.probe()?, how, &swap_files, host),
+                .close_after(|attachment| {
+                    uuids::device::change(attachment.disks(), &finish.uuids, host)?;
+                    let Some(how) = finish.erase else { return Ok(Erasure::default()) };
+                    erase(attachment.disks(), &attachment.probe()?, how, &swap_files, host)
                 })?
                 .1;
         }

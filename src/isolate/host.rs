@@ -14,6 +14,7 @@ use crate::operation::schema::Terms;
 use crate::plan::Planned;
 use crate::report::{Event, Observer, Stage};
 use crate::session::Handling;
+use crate::uuids::NewUuid;
 use crate::vm::Machine;
 use crate::worker::conversation::Edited;
 use crate::worker::parent::{hear_out, start};
@@ -50,7 +51,7 @@ impl Prepared {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         match ask_within(OPENING, &mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
-            FromMachine::Prepared => Ok(Self { machine, files }),
+            FromMachine::Prepared(_) => Ok(Self { machine, files }),
             _ => Err(wrong(&mut machine)),
         }
     }
@@ -76,6 +77,24 @@ impl MachineSession {
             FromMachine::Opened(opened) => Ok(Self { machine, files, opened: *opened }),
             _ => Err(wrong(&mut machine)),
         }
+    }
+
+    /// Has everything opened anew, with new UUIDs for what is below filesystems; which these are.
+    ///
+    /// # Errors
+    /// When the machine fails, or says something that is no UUID.
+    pub fn reopened(
+        self,
+        prepare: Prepare,
+        handling: Handling,
+        observer: &mut dyn Observer,
+    ) -> Result<(Self, Vec<NewUuid>)> {
+        let Self { mut machine, files, .. } = self;
+        let given = match ask(&mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
+            FromMachine::Prepared(given) => given.into_iter().map(NewUuid::checked).collect::<Result<_>>()?,
+            _ => return Err(wrong(&mut machine)),
+        };
+        Ok((Self::open(Prepared { machine, files }, handling, observer)?, given))
     }
 
     /// Has the operations done, or only looks what they would do.

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::attach::ImageSpec;
-use crate::disk::Storage;
+use crate::disk::{Content, Storage};
 use crate::error::{Error, Result};
 use crate::inspect::layout::volume_name;
 use crate::mount::options::{Access, options};
 use crate::report::{Event, Observer, Stage};
 use crate::stack::key::Key;
 use crate::sys::{privilege, tool};
+use crate::uuids::Kind;
 use crate::vm::cache::Cache;
 use crate::vm::initramfs::Contents;
 use crate::vm::kernel::Kernel;
@@ -56,6 +57,8 @@ pub struct Isolation {
     pub keys: Vec<Key>,
     /// Whether arrays that lack a member are taken.
     pub degraded: bool,
+    /// Whether filesystems get new UUIDs.
+    pub fs_uuids: bool,
 }
 
 impl Isolation {
@@ -79,9 +82,14 @@ impl Isolation {
             if content.is_layered() {
                 return Some(format!("there is {content} on {}", volume_name(volume)));
             }
+            // btrfstune takes any device that looks like one of the filesystem's, also that of another run.
+            if self.fs_uuids && superblock.btrfs.as_ref().is_some_and(|device| device.devices > 1) {
+                return Some(format!("a {content} on several devices is to have another UUID"));
+            }
             let name = options(content, Access::Look, None)?.fs_type;
-            let lacks = content.is_linux_filesystem() && !tool::has_filesystem(name);
-            lacks.then(|| format!("this host's kernel has no {name}"))
+            // What boots the guest may name UUIDs there.
+            let needed = content.is_linux_filesystem() || (self.fs_uuids && content == Content::Vfat);
+            (needed && !tool::has_filesystem(name)).then(|| format!("this host's kernel has no {name}"))
         })
     }
 
@@ -95,9 +103,14 @@ impl Isolation {
         observer.event(Event::Attached { way: WAY, reason });
         observer.event(Event::Stage(Stage::OpeningVolumes));
         let files = disks.iter().map(|disk| disk.files.clone()).collect();
-        let keys = self.keys.iter().map(Into::into).collect();
         let read_only = disks.iter().all(|disk| disk.read_only);
-        Prepared::new(machine, files, Prepare { keys, degraded: self.degraded, read_only }, observer)
+        Prepared::new(machine, files, self.prepare(read_only, Vec::new()), observer)
+    }
+
+    /// How a machine opens the disks; `new_uuids`: what of it gets new ones.
+    pub fn prepare(&self, read_only: bool, new_uuids: Vec<Kind>) -> Prepare {
+        let keys = self.keys.iter().map(Into::into).collect();
+        Prepare { keys, degraded: self.degraded, read_only, new_uuids }
     }
 
     fn boot(&self, disks: &[ImageSpec], observer: &mut dyn Observer) -> Result<Machine> {

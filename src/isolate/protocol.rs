@@ -14,6 +14,7 @@ use crate::guest::path_serde;
 use crate::repair::Repair;
 use crate::report::Stage;
 use crate::session::{Handling, Inspection};
+use crate::uuids::{Kind, NewUuid};
 use crate::worker::protocol::{FromWorker, Start};
 use crate::worker::{WireError, WireKey};
 
@@ -21,7 +22,7 @@ use crate::worker::{WireError, WireKey};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToMachine<'a> {
-    /// Open what lies below filesystems. Answered by [`FromMachine::Prepared`].
+    /// Open what lies below filesystems; what was open is closed first. Answered by [`FromMachine::Prepared`].
     Prepare(Prepare),
     /// Find the guest and mount it. Answered by [`FromMachine::Opened`].
     Open(Handling),
@@ -43,12 +44,16 @@ pub struct Prepare {
     pub degraded: bool,
     /// Whether nothing is written.
     pub read_only: bool,
+    /// What gets new UUIDs as it is opened.
+    pub new_uuids: Vec<Kind>,
 }
 
 /// What is done when the guest is not, or no longer, mounted.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Finish {
+    /// The new UUIDs that are given first.
+    pub uuids: Vec<NewUuid>,
     /// What was deleted is made zero: how, and the unit in bytes in which the images keep their data.
     pub erase: Option<(ErasePlan, u64)>,
     /// What of it is not zero is counted.
@@ -72,8 +77,8 @@ pub enum FromMachine {
     Warning(String),
     /// Where does this disk have data? What was written is flushed.
     WhereIsData(usize),
-    /// What could be opened is.
-    Prepared,
+    /// What could be opened is, with these new UUIDs.
+    Prepared(Vec<NewUuid>),
     /// The guest is mounted.
     Opened(Box<Opened>),
     /// What the worker says.

@@ -60,6 +60,9 @@ pub struct GuestLayout {
     pub root: Place,
     /// What is mounted below it, outer ones first.
     pub others: Vec<Place>,
+    /// Swap space by the guest's fstab: indexes of volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub swap: Vec<usize>,
     /// What is not mounted and why that is no harm.
     pub notes: Vec<String>,
 }

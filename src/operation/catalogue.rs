@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 use super::load::parse;
-use super::schema::{Action, Operation};
+use super::schema::Operation;
 
 /// The directory of operations that the administrator of this host added.
 pub const SYSTEM_DIR: &str = "/etc/guestseal/operations.d";
@@ -86,16 +86,6 @@ impl Catalogue {
             }
         }
         Ok(())
-    }
-}
-
-impl Operation {
-    /// Why this operation cannot be carried out yet, if that is so.
-    pub fn not_yet(&self) -> Option<&str> {
-        self.actions.iter().find_map(|action| match action {
-            Action::NotYet(not_yet) => Some(not_yet.reason.as_str()),
-            _ => None,
-        })
     }
 }
 

@@ -112,7 +112,7 @@ fn action(operation: &Operation, index: usize, action: &Action) -> Result<(), Fa
         {
             Err(Fault::action(index, "packages without `update`, `install` and `remove` do nothing"))
         }
-        Action::Script(_) | Action::Run(_) | Action::Packages(_) | Action::NotYet(_) => Ok(()),
+        Action::Script(_) | Action::Run(_) | Action::Packages(_) | Action::NewUuids(_) => Ok(()),
     }
 }
 
@@ -126,7 +126,7 @@ fn takes(action: &Action) -> &'static [(&'static str, ParameterKind)] {
         Action::Script(_) => &[("scripts", ParameterKind::List)],
         Action::RegenerateSshHostKeys(_) => &[("regenerate", ParameterKind::Flag)],
         Action::Remove(_) | Action::Truncate(_) | Action::Write(_) | Action::Edit(_) | Action::Link(_) => &[],
-        Action::Detect(_) | Action::MachineId(_) | Action::SshdHostKeys(_) | Action::NotYet(_) => &[],
+        Action::Detect(_) | Action::MachineId(_) | Action::SshdHostKeys(_) | Action::NewUuids(_) => &[],
         Action::Run(_) | Action::Packages(_) => &[],
     }
 }

@@ -80,7 +80,7 @@ mod tests {
             "passwords",
             "user-accounts",
             "script",
-            "not-yet",
+            "new-uuids",
         ];
         for verb in verbs {
             let error = refusal(&format!("[action.{verb}]\nmistyped = 1\n"));

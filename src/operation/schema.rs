@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form;
+use crate::uuids::Kind;
 
 /// One operation, as its file says it.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -211,8 +212,8 @@ pub enum Action {
     Run(Run),
     /// Install, remove and update packages with the guest's own package manager.
     Packages(Packages),
-    /// Something that is planned but not done yet: selecting it is refused with exit code 6.
-    NotYet(NotYet),
+    /// Give volumes new UUIDs, and put them in place of the old ones wherever the guest names those.
+    NewUuids(NewUuids),
 }
 
 /// A verb without settings.
@@ -438,13 +439,21 @@ pub struct Packages {
     pub when: When,
 }
 
-/// See [`Action::NotYet`].
+/// See [`Action::NewUuids`]. Whole UUIDs are replaced, in text files only.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NotYet {
-    /// What is missing and what to do instead.
-    #[serde(deserialize_with = "form::one_line")]
-    pub reason: String,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NewUuids {
+    /// Of what.
+    pub of: Kind,
+    /// Globs of the text files that may name old UUIDs; a missing file is no error.
+    #[serde(deserialize_with = "form::some_globs")]
+    pub paths: Vec<String>,
+    /// Globs of programs that find the guest by UUIDs that are built in: with an old one in it the operation is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub programs: Vec<String>,
+    /// Globs of archives that the guest starts with, which may name old UUIDs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
+    pub initramfs: Vec<String>,
 }
 
 fn yes() -> bool {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 use super::catalogue::{Catalogue, nearest};
 use super::schema::{Group, Operation};
@@ -55,7 +55,7 @@ pub struct Idle<'a> {
 /// # Errors
 ///
 /// Usage errors: an unknown operation or parameter, an empty name, options that exclude one another, a parameter of
-/// an operation that was taken away. Unsupported: an operation that is selected but not done yet.
+/// an operation that was taken away.
 pub fn select<'a>(catalogue: &'a Catalogue, request: &Request<'_>) -> Result<Selection<'a>> {
     let mut chosen = chosen(catalogue, request)?;
     for given in request.given {
@@ -74,9 +74,6 @@ pub fn select<'a>(catalogue: &'a Catalogue, request: &Request<'_>) -> Result<Sel
     let selected =
         catalogue.sorted().into_iter().filter(|operation| chosen.names.contains(operation.name.as_str()));
     for operation in selected {
-        if let Some(reason) = operation.not_yet() {
-            return Err(refuse(operation, reason));
-        }
         match lacks(operation, request.given)? {
             None => selection.run.push(operation),
             Some(parameter) => selection.idle.push(Idle { operation, parameter }),
@@ -197,16 +194,12 @@ fn lacks<'a>(operation: &'a Operation, given: &[Given<'_>]) -> Result<Option<&'a
     }
 }
 
-fn refuse(operation: &Operation, reason: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("operation `{}` cannot be done yet: {reason}", operation.name))
-        .hint(format!("leave it out, for example with `-{}` at the end of --operations", operation.name))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     fn catalogue() -> Catalogue {
         let head = |name: &str, default: bool| {
@@ -223,10 +216,6 @@ mod tests {
             ("naming", format!("{}{named}{acts}", head("naming", false))),
             ("custom", format!("{}includes = [\"naming\"]\n", head("custom", true))),
             ("early", format!("{}order = -1\n{acts}", head("early", true))),
-            (
-                "someday",
-                format!("{}[[action]]\n[action.not-yet]\nreason = \"no time\"\n", head("someday", false)),
-            ),
         ];
         let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
         Catalogue::load(&files, &[]).expect("a good catalogue")
@@ -262,13 +251,13 @@ mod tests {
             (&["dir"], "config keys ()"),
             (&["dir,-config"], "keys ()"),
             (&["defaults,dir,-dir"], "early late (naming)"),
-            (&["all,-someday"], "early config keys late (naming)"),
+            (&["all"], "early config keys late (naming)"),
             (&["all,-all,keys"], "keys ()"),
         ];
         for (operations, expected) in cases {
             assert_eq!(run(operations, &[]).expect("a good list"), expected, "{operations:?}");
         }
-        assert_eq!(run(&["all,-defaults,-someday"], &[]).expect("a good list"), "config ()");
+        assert_eq!(run(&["all,-defaults"], &[]).expect("a good list"), "config ()");
     }
 
     #[test]
@@ -323,13 +312,6 @@ mod tests {
         assert!(names(&both).expect_err("two ways").chain().contains("exclude one another"));
         let both = Request { enable: Some("keys"), remove: &[Group::Ssh], ..Request::default() };
         assert!(names(&both).expect_err("two ways").chain().contains("exclude one another"));
-    }
-
-    #[test]
-    fn what_is_not_done_yet_is_refused_as_unsupported() {
-        let error = run(&["all"], &[]).expect_err("someday");
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.chain().contains("`someday`") && error.chain().contains("no time"), "{error:?}");
     }
 
     proptest! {

@@ -22,6 +22,7 @@ use crate::plan::Planned;
 use crate::repair::Repair;
 use crate::report::{OperationReport, Outcome, ProgramsRun, Tally};
 use crate::sys::confine::Confinement;
+use crate::uuids::NewUuid;
 
 /// The type of an in-toto Statement, version 1.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -137,6 +138,9 @@ pub struct SealedOperation {
     /// Its parameters without secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+    /// The UUIDs that it replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uuids: Vec<NewUuid>,
 }
 
 impl SealedOperation {
@@ -148,6 +152,7 @@ impl SealedOperation {
             tally: report.tally,
             programs: report.programs.clone(),
             parameters: planned.settings.values.clone(),
+            uuids: planned.settings.uuids.clone().unwrap_or_default(),
         }
     }
 }

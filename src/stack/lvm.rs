@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Below, Device, Layer, heard, pool, run};
 use crate::disk::{Content, Made, Pool, Volume};
 use crate::error::{Context, Error, Result};
+use crate::uuids::{Form, Kind, NewUuid};
 
 const UNITS: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
 
@@ -31,6 +32,15 @@ struct Logical {
     lv_role: String,
     lv_layout: String,
     lv_uuid: String,
+    vg_uuid: String,
+}
+
+/// A physical volume, as `pvs` reports it.
+#[derive(Debug, Deserialize)]
+struct Physical {
+    pv_name: String,
+    pv_uuid: String,
+    vg_name: String,
     vg_uuid: String,
 }
 
@@ -89,14 +99,53 @@ pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
         }
         of.sort_unstable();
         of.dedup();
-        devices.extend(activate(below, group, &of, free)?);
+        let old = renew(below, group, &nodes)?;
+        devices.extend(activate(below, (group, old), &of, free)?);
     }
     Ok(devices)
 }
 
+/// Gives a group that is not active, and its physical volumes, new UUIDs when that is wanted; the group's old one. LVM
+/// chooses the new ones itself.
+fn renew(below: &mut Below<'_>, group: &str, nodes: &[(PathBuf, usize)]) -> Result<Option<String>> {
+    if !below.opening.new_uuids.contains(&Kind::Lvm) {
+        return Ok(None);
+    }
+    let list = || -> Result<Vec<Physical>> {
+        let all: Vec<Physical> = rows(&report("pvs", &[], "pv_name,pv_uuid,vg_name,vg_uuid")?, "pv")?;
+        Ok(all.into_iter().filter(|physical| physical.vg_name == group).collect())
+    };
+    let what = || format!("cannot give the volume group {group} a new UUID");
+    let before = list()?;
+    for physical in &before {
+        run("lvm", &["pvchange", "-u", &physical.pv_name]).map_err(|error| error.within(what()))?;
+    }
+    run("lvm", &["vgchange", "-u", group]).map_err(|error| error.within(what()))?;
+    let after = list()?;
+    let mut given = Vec::new();
+    for old in &before {
+        let new = after.iter().find(|new| new.pv_name == old.pv_name).ok_or_else(|| Error::failed(what()))?;
+        let node = device_of(Path::new(&old.pv_name));
+        let volume =
+            nodes.iter().find(|(known, _)| *known == node).map(|(_, index)| &below.storage.volumes[*index]);
+        let place = volume.map_or_else(|| old.pv_name.clone(), super::name);
+        let (physical, form) = (format!("the physical volume on {place}"), Form::PhysicalVolume);
+        given.push(
+            NewUuid { what: physical, form, old: old.pv_uuid.clone(), new: new.pv_uuid.clone() }.checked()?,
+        );
+        let (old, new) = (old.vg_uuid.clone(), new.vg_uuid.clone());
+        if !given.iter().any(|other| other.old == old) {
+            let what = format!("the volume group {group}");
+            given.push(NewUuid { what, form: Form::VolumeGroup, old, new }.checked()?);
+        }
+    }
+    below.stack.given.extend(given);
+    Ok(before.into_iter().next().map(|physical| physical.vg_uuid))
+}
+
 fn activate(
     below: &mut Below<'_>,
-    group: &str,
+    (group, old): (&str, Option<String>),
     of: &[usize],
     mut free: Vec<(usize, u64, u64)>,
 ) -> Result<Vec<Device>> {
@@ -108,7 +157,11 @@ fn activate(
         .map_err(|error| error.within(what()))?;
     let list =
         report("lvs", &[group], "vg_name,lv_dm_path,lv_path,lv_active,lv_role,lv_layout,lv_uuid,vg_uuid")?;
-    let volumes: Vec<Logical> = rows(&list, "lv")?;
+    let mut volumes: Vec<Logical> = rows(&list, "lv")?;
+    // The guest's files still name the group's old UUID.
+    if let Some(old) = old {
+        volumes.iter_mut().for_each(|volume| volume.vg_uuid.clone_from(&old));
+    }
     let (mut pools, others) =
         pool::pools(below, group)?.into_iter().partition::<Vec<_>, _>(|pool| !pool.copies.is_empty());
     let unseen = |pool: Pool| format!("what {} keeps and none of its volumes uses", pool.name);

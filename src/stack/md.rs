@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Below, Device, Layer, name, run};
 use crate::disk::{Content, Made, Segment, Superblock};
 use crate::error::{Context, Error, Result};
+use crate::uuids::{self, Form, Kind, NewUuid};
 
 /// The number of the first array; the kernel and distributions count down from it.
 const FIRST: usize = 127;
@@ -39,6 +40,16 @@ fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
     if below.opening.read_only {
         words.push("--readonly".to_owned());
     }
+    let uuid = volumes.first().and_then(|volume| volume.superblock.as_ref()?.uuid.clone());
+    let mut given = None;
+    if let Some(old) = uuid.clone().filter(|_| below.opening.new_uuids.contains(&Kind::Md)) {
+        let new = NewUuid { what: what.clone(), form: Form::Array, old, new: uuids::random()? }.checked()?;
+        words.extend([
+            "--update=uuid".to_owned(),
+            format!("--uuid={}", numbers(&new.new).unwrap_or_default()),
+        ]);
+        given = Some(new);
+    }
     words.extend(nodes.iter().map(|node| node.display().to_string()));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let label = volumes.iter().find_map(|volume| volume.superblock.as_ref()?.label.clone());
@@ -59,7 +70,7 @@ fn assemble(below: &mut Below<'_>, members: Vec<usize>) -> Result<Device> {
         below.warn(&format!("{what} lacks members: what they hold is not sealed"));
     }
     let copies = mirrored(below, &path, &members)?;
-    let uuid = volumes.first().and_then(|volume| volume.superblock.as_ref()?.uuid.clone());
+    below.stack.given.extend(given);
     let names = guest_names(&path, label.as_deref(), uuid.as_deref());
     Ok(Device { made: Made { names, copies, of: members, ..Made::default() }, path })
 }
@@ -113,14 +124,15 @@ fn guest_names(path: &Path, label: Option<&str>, uuid: Option<&str>) -> Vec<Stri
     }
     names.dedup();
     names.extend(label.map(|label| format!("/dev/disk/by-id/md-name-{label}")));
-    // mdadm writes it in four parts.
-    let digits =
-        uuid.map(|uuid| uuid.replace('-', "")).filter(|digits| digits.len() == 32 && digits.is_ascii());
-    names.extend(digits.map(|digits| {
-        let parts = [&digits[..8], &digits[8..16], &digits[16..24], &digits[24..]];
-        format!("/dev/disk/by-id/md-uuid-{}", parts.join(":"))
-    }));
+    names.extend(uuid.and_then(numbers).map(|numbers| format!("/dev/disk/by-id/md-uuid-{numbers}")));
     names
+}
+
+/// mdadm writes a UUID in four parts.
+fn numbers(uuid: &str) -> Option<String> {
+    let digits = uuid.replace('-', "");
+    let parts = [digits.get(..8)?, digits.get(8..16)?, digits.get(16..24)?, digits.get(24..32)?];
+    (digits.len() == 32).then(|| parts.join(":"))
 }
 
 #[cfg(test)]

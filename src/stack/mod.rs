@@ -24,6 +24,7 @@ use crate::report::{Event, Observer};
 use crate::sys::partitions::find_partition;
 use crate::sys::tool::Tool;
 use crate::sys::trouble;
+use crate::uuids::{Kind, NewUuid};
 use crate::vm::init::Loader;
 use key::Key;
 
@@ -43,6 +44,8 @@ pub struct Opening<'a> {
     pub degraded: bool,
     /// Whether nothing may be written.
     pub read_only: bool,
+    /// What gets new UUIDs.
+    pub new_uuids: &'a [Kind],
     /// The drivers of the machine.
     pub drivers: &'a Loader,
 }
@@ -51,6 +54,8 @@ pub struct Opening<'a> {
 #[derive(Debug, Default)]
 pub struct Stack {
     layers: Vec<Layer>,
+    /// The UUIDs that were replaced.
+    pub given: Vec<NewUuid>,
     /// Encrypted volumes for which there is no key, by their indexes: trying one takes seconds.
     shut: Vec<usize>,
 }

@@ -1,10 +1,11 @@
 //! The host's programs that guestseal runs: looked up in a fixed list of folders, never through `$PATH`, because we
 //! run as root.
 
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::child::Spawn;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 const FOLDERS: [&str; 7] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec"];
@@ -57,10 +58,34 @@ fn package_of(program: &str) -> &'static str {
         "bwrap" => "bubblewrap",
         "modprobe" => "kmod",
         "xz" => "xz-utils (Debian, Ubuntu) or xz",
-        "e2fsck" => "e2fsprogs",
-        "xfs_repair" => "xfsprogs",
+        "e2fsck" | "tune2fs" => "e2fsprogs",
+        "xfs_repair" | "xfs_db" => "xfsprogs",
+        "btrfstune" => "btrfs-progs",
+        "swaplabel" => "util-linux",
+        "cryptsetup" => "cryptsetup-bin (Debian, Ubuntu) or cryptsetup",
         _ => "the package that has it",
     }
+}
+
+/// The most that a tool may say.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+/// How many of its last lines an error repeats.
+const LAST_LINES: usize = 6;
+
+/// Runs a tool on a device, with an answer to what it asks: its exit code and the last that it said.
+///
+/// # Errors
+/// When it is not installed, cannot be run, or is ended by a signal.
+pub fn run_on(program: &str, options: &[&str], node: &Path, answer: &[u8]) -> Result<(i32, String)> {
+    let mut answers = tempfile::tempfile().context(|| "cannot make a temporary file")?;
+    answers.write_all(answer).and_then(|()| answers.rewind()).context(|| "cannot write a temporary file")?;
+    let tool = Tool::find(program)?.spawn().env("DM_DISABLE_UDEV", "1");
+    let (exit, output) = tool.args(options).arg(node).stdin(answers).output(OUTPUT_LIMIT)?;
+    let code =
+        exit.status.code().ok_or_else(|| Error::failed(format!("{program} ended with {}", exit.status)))?;
+    let said = [String::from_utf8_lossy(&output).trim(), exit.stderr.as_str()].join("\n");
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Ok((code, lines[lines.len().saturating_sub(LAST_LINES)..].join("; ")))
 }
 
 /// Runs a script of the host with `folder` as its working directory, as virt-sysprep's `--script` does.

@@ -42,8 +42,8 @@ const PLAIN_MODULES: [&str; 15] = [
     "blake2b_generic",
     "crc32_generic",
 ];
-const PLAIN_PROGRAMS: [&str; 8] =
-    ["e2fsck", "tune2fs", "xfs_repair", "xfs_db", "btrfs", "btrfstune", "fsck.fat", BWRAP];
+const PLAIN_PROGRAMS: [&str; 9] =
+    ["e2fsck", "tune2fs", "xfs_repair", "xfs_db", "btrfs", "btrfstune", "fsck.fat", BWRAP, "swaplabel"];
 const STACK_MODULES: [&str; 42] = [
     "dm_mod",
     "dm_crypt",

@@ -22,6 +22,7 @@ use crate::operation::Operation;
 use crate::plan::Planned;
 use crate::report::{FileReport, Outcome, Tally};
 use crate::sys::confine::Confinement;
+use crate::uuids::NewUuid;
 
 /// The version of this protocol: the first thing that each side says.
 pub const VERSION: u32 = 3;
@@ -66,16 +67,18 @@ pub struct WirePlanned<'a> {
     operation: Cow<'a, Operation>,
     values: Cow<'a, BTreeMap<String, String>>,
     passwords: Vec<(Cow<'a, str>, WirePassword)>,
+    uuids: Cow<'a, Option<Vec<NewUuid>>>,
     recorded: bool,
 }
 
 impl<'a> From<&'a Planned> for WirePlanned<'a> {
     fn from(planned: &'a Planned) -> Self {
-        let Settings { values, passwords, recorded } = &planned.settings;
+        let Settings { values, passwords, uuids, recorded } = &planned.settings;
         let passwords =
             passwords.iter().map(|(user, change)| (user.as_str().into(), change.clone().into())).collect();
         let operation = Cow::Borrowed(&planned.operation);
-        Self { operation, values: Cow::Borrowed(values), passwords, recorded: *recorded }
+        let (values, uuids) = (Cow::Borrowed(values), Cow::Borrowed(uuids));
+        Self { operation, values, passwords, uuids, recorded: *recorded }
     }
 }
 
@@ -88,10 +91,11 @@ impl WirePlanned<'_> {
 
 impl From<WirePlanned<'_>> for Planned {
     fn from(planned: WirePlanned<'_>) -> Self {
-        let WirePlanned { operation, values, passwords, recorded } = planned;
+        let WirePlanned { operation, values, passwords, uuids, recorded } = planned;
         let passwords =
             passwords.into_iter().map(|(user, change)| (user.into_owned(), change.into())).collect();
-        let settings = Settings { values: values.into_owned(), passwords, recorded };
+        let (values, uuids) = (values.into_owned(), uuids.into_owned());
+        let settings = Settings { values, passwords, uuids, recorded };
         Self { operation: operation.into_owned(), settings }
     }
 }

@@ -37,7 +37,7 @@ fn planned(name: &str, values: &[(&str, &str)], password: Option<&str>) -> Plann
     });
     Planned {
         operation,
-        settings: Settings { values, passwords: passwords.into_iter().collect(), recorded: false },
+        settings: Settings { values, passwords: passwords.into_iter().collect(), ..Settings::default() },
     }
 }
 

@@ -57,11 +57,11 @@ fn populated() -> Tree {
 
 fn planned() -> Vec<Planned> {
     let catalogue = Catalogue::load(BUILTIN, &[]).unwrap();
-    // hostname-unset is the opposite of hostname.
+    // hostname-unset is the opposite of hostname; new UUIDs need volumes.
     let doing = catalogue
         .sorted()
         .into_iter()
-        .filter(|operation| operation.not_yet().is_none() && operation.name != "hostname-unset");
+        .filter(|operation| operation.new_uuids().next().is_none() && operation.name != "hostname-unset");
     let plan = |operation: &guestseal::operation::Operation| {
         let given = [("hostname", "web"), ("timezone", "Europe/Berlin")];
         let values = operation.parameters.iter().filter_map(|(name, parameter)| {

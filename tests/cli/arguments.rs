@@ -10,7 +10,7 @@ use crate::common::{has_tool, require};
 use crate::{PROGRAM, guestseal, guestseal_in, start};
 
 /// What the command line alone decides: arguments, exit code, words of the error, whether it says what to do.
-const WRONG: [(&[&str], i32, &str, bool); 61] = [
+const WRONG: [(&[&str], i32, &str, bool); 60] = [
     (&[], 2, "no image is named", true),
     (&["seal"], 2, "no image is named", true),
     (&["inspect"], 2, "<IMAGE>", false),
@@ -36,7 +36,6 @@ const WRONG: [(&[&str], i32, &str, bool); 61] = [
     (&["--ssh-inject=root", "x.img"], 6, "--ssh-inject is an option of virt-sysprep", true),
     (&["-d", "domain"], 6, "-d is an option of virt-sysprep", true),
     (&["--no-selinux-relabel", "x.img"], 6, "--no-selinux-relabel is an option of virt-sysprep", true),
-    (&["--operations", "lvm-uuids", "x.img"], 6, "`lvm-uuids` cannot be done yet", true),
     (&["-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),
     (&["-a", "a.img", "-a", "b.img", "--output", "new"], 2, "one image at a time", true),
     (&["-a", "a.img", "b.img"], 2, "either with -a or without", true),

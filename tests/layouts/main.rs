@@ -12,6 +12,7 @@ mod options;
 mod refused;
 mod sealed;
 mod unprivileged;
+mod uuids;
 
 use std::fs;
 use std::path::{Path, PathBuf};

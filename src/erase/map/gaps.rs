@@ -41,7 +41,7 @@ mod tests {
             warnings: Vec::new(),
             own,
         };
-        Disk { made: None, bytes: 10_000, table: Some(table) }
+        Disk { made: None, bytes: 10_000, grub: false, table: Some(table) }
     }
 
     #[test]
