@@ -147,7 +147,7 @@ pub struct Tally {
     pub removed: u64,
     /// Files emptied.
     pub truncated: u64,
-    /// Files written, links and folders made.
+    /// Files written, moved, copied or given another owner, mode or time, links and folders made.
     pub written: u64,
     /// Bytes of content that went.
     pub bytes: u64,
@@ -159,7 +159,7 @@ impl Tally {
         match change.verb() {
             Verb::Remove => self.removed += change.entries(),
             Verb::Truncate => self.truncated += 1,
-            Verb::Write | Verb::Link | Verb::Create => self.written += 1,
+            _ => self.written += 1,
         }
         // Sparse files of a hostile guest may add up to more than there are numbers.
         self.bytes = self.bytes.saturating_add(change.bytes());

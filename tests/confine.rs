@@ -120,7 +120,7 @@ fn populate(root: &Path) {
     for folder in ["etc", "log/deep/er", "mnt/log"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    for file in ["etc/shadow", "log/deep/er/x", "log/y", "mnt/log/x", "gone", "emptied"] {
+    for file in ["etc/shadow", "log/deep/er/x", "log/y", "mnt/log/x", "gone", "emptied", "moved"] {
         fs::write(root.join(file), "old").unwrap();
     }
     let shadow = root.join("etc/shadow");
@@ -174,6 +174,12 @@ fn inside(root: &Path, guest: &GuestRoot) {
         ("in remove tree", Change::RemoveTree { path: path("/log"), bytes: 6, entries: 4 }),
         ("in submount", Change::RemoveTree { path: path("/mnt/log"), bytes: 3, entries: 1 }),
         ("in submount new", Change::Replace { path: path("/mnt/new"), content, new }),
+        ("in mode", Change::Mode { path: path("/moved"), mode: 0o600 }),
+        ("in owner", Change::Owner { path: path("/moved"), uid: 3, gid: 4 }),
+        ("in touch", Change::Touch { path: path("/moved") }),
+        ("in copy", Change::Copy { from: path("/moved"), path: path("/etc/copied") }),
+        ("in move", Change::Move { from: path("/moved"), path: path("/etc/moved") }),
+        ("in move to submount", Change::Move { from: path("/etc/moved"), path: path("/mnt/moved") }),
     ];
     for (what, change) in changes {
         tell(what, change.make(guest).map_err(|error| error.chain()));

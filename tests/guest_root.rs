@@ -24,6 +24,8 @@ use tempfile::TempDir;
 mod attributes;
 #[path = "guest_root/large.rs"]
 mod large;
+#[path = "guest_root/places.rs"]
+mod places;
 
 /// A guest's root with a folder of the host beside it that must never be touched.
 struct Arena {
@@ -231,7 +233,7 @@ fn remove_found(root: &GuestRoot, glob: &str) {
     }
 }
 
-const PRIMITIVES: [Primitive; 18] = [
+const PRIMITIVES: [Primitive; 27] = [
     ("lookup", |root, path| root.lookup(path).unwrap().map(|entry| entry.path.into_os_string().into_vec())),
     ("resolve", |root, path| {
         root.resolve(path).unwrap();
@@ -282,6 +284,26 @@ const PRIMITIVES: [Primitive; 18] = [
         )
     }),
     ("link", |root, path| make(&Change::Link { path: path.into(), target: "target".into() }, root)),
+    ("bring", |root, path| {
+        let change =
+            Change::Bring { path: path.into(), source: 0, new: NewFile::root(0o777), modified: None };
+        let _ = change.make_with(root, &mut places::Pieces(vec![b"new".to_vec()]));
+        None
+    }),
+    ("mode", |root, path| make(&Change::Mode { path: path.into(), mode: 0o777 }, root)),
+    ("owner", |root, path| make(&Change::Owner { path: path.into(), uid: 12, gid: 34 }, root)),
+    ("touch", |root, path| make(&Change::Touch { path: path.into() }, root)),
+    ("move to", |root, path| make(&Change::Move { from: "/mine".into(), path: path.into() }, root)),
+    ("copy to", |root, path| make(&Change::Copy { from: "/mine".into(), path: path.into() }, root)),
+    ("move into", |root, path| make(&Change::Move { from: "/mine".into(), path: path.join("new") }, root)),
+    ("move from, and read", |root, path| {
+        make(&Change::Move { from: path.into(), path: "/taken".into() }, root);
+        root.read(Path::new("/taken")).ok().flatten()
+    }),
+    ("copy from, and read", |root, path| {
+        make(&Change::Copy { from: path.into(), path: "/taken".into() }, root);
+        root.read(Path::new("/taken")).ok().flatten()
+    }),
     ("folder", |root, path| make(&Change::Folder { path: path.into(), new: NewFile::root(0o777) }, root)),
     ("folder below", |root, path| {
         make(&Change::Folder { path: path.join("new"), new: NewFile::root(0o777) }, root)

@@ -3,25 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, ResolveFlag};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, ftruncate, symlinkat, unlinkat};
-use rustix::fs::XattrFlags;
 use serde::{Deserialize, Serialize};
 
-use super::flags::{keep_attributes, with_attributes_lifted};
-use super::labels;
-use super::tree::{remove_below, unlink_lifting};
 use super::{FileKind, GuestRoot};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 /// One change to the guest that an action found necessary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +61,74 @@ pub enum Change {
         /// Owner and mode.
         new: NewFile,
     },
+    /// Put a file of the host here, in one step; owner and mode are the new ones, whatever was here.
+    Bring {
+        /// The file; not a link.
+        path: PathBuf,
+        /// Its number among the files that the host gives.
+        source: u32,
+        /// Owner and mode.
+        new: NewFile,
+        /// When it was last changed, in seconds since 1970; now when none.
+        modified: Option<i64>,
+    },
+    /// Set the permission bits of a file or folder.
+    Mode {
+        /// The file; not a link.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Set the owner of a file or folder.
+    Owner {
+        /// The file; not a link.
+        path: PathBuf,
+        /// Owner's number.
+        uid: u32,
+        /// Group's number.
+        gid: u32,
+    },
+    /// Set the times of a file to now.
+    Touch {
+        /// The file; not a link.
+        path: PathBuf,
+    },
+    /// Give a file or folder another place.
+    Move {
+        /// Where it is.
+        from: PathBuf,
+        /// Where it will be.
+        path: PathBuf,
+    },
+    /// Copy a file, link, or folder with all below: mode, owner, attributes and times as they are.
+    Copy {
+        /// What is copied.
+        from: PathBuf,
+        /// Where the copy will be.
+        path: PathBuf,
+    },
+}
+
+/// The most that [`Supply::piece`] gives at once, in bytes.
+pub const PIECE: u32 = 1 << 20;
+
+/// Whoever has the files of the host that go into the guest.
+pub trait Supply {
+    /// The bytes of a file from `offset` on, at most [`PIECE`]; none at its end.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what it was when the run was planned.
+    fn piece(&mut self, source: u32, offset: u64) -> Result<Vec<u8>>;
+}
+
+/// Nobody: for changes that bring nothing.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Supply for Nothing {
+    fn piece(&mut self, _: u32, _: u64) -> Result<Vec<u8>> {
+        Err(Error::failed("nobody here has files of the host"))
+    }
 }
 
 /// The content of a file. Its debug form shows the length only: it may be the guest's shadow file.
@@ -114,6 +169,11 @@ pub enum Verb {
     Write,
     Link,
     Create,
+    Mode,
+    Owner,
+    Touch,
+    Move,
+    Copy,
 }
 
 impl Change {
@@ -125,7 +185,13 @@ impl Change {
             | Self::Truncate { path, .. }
             | Self::Replace { path, .. }
             | Self::Link { path, .. }
-            | Self::Folder { path, .. } => path,
+            | Self::Folder { path, .. }
+            | Self::Bring { path, .. }
+            | Self::Mode { path, .. }
+            | Self::Owner { path, .. }
+            | Self::Touch { path }
+            | Self::Move { path, .. }
+            | Self::Copy { path, .. } => path,
         }
     }
 
@@ -135,7 +201,7 @@ impl Change {
             Self::Remove { bytes, .. } | Self::RemoveTree { bytes, .. } | Self::Truncate { bytes, .. } => {
                 *bytes
             }
-            Self::Replace { .. } | Self::Link { .. } | Self::Folder { .. } => 0,
+            _ => 0,
         }
     }
 
@@ -149,17 +215,30 @@ impl Change {
         match self {
             Self::Remove { .. } | Self::RemoveTree { .. } => Verb::Remove,
             Self::Truncate { .. } => Verb::Truncate,
-            Self::Replace { .. } => Verb::Write,
+            Self::Replace { .. } | Self::Bring { .. } => Verb::Write,
             Self::Link { .. } => Verb::Link,
             Self::Folder { .. } => Verb::Create,
+            Self::Mode { .. } => Verb::Mode,
+            Self::Owner { .. } => Verb::Owner,
+            Self::Touch { .. } => Verb::Touch,
+            Self::Move { .. } => Verb::Move,
+            Self::Copy { .. } => Verb::Copy,
         }
+    }
+
+    /// Makes a change that needs no file of the host.
+    ///
+    /// # Errors
+    /// As [`Change::make_with`].
+    pub fn make(&self, root: &GuestRoot) -> Result<()> {
+        self.make_with(root, &mut Nothing)
     }
 
     /// Makes the change. Something that is already gone is no error.
     ///
     /// # Errors
-    /// When the guest's filesystem refuses; the sentence names the path.
-    pub fn make(&self, root: &GuestRoot) -> Result<()> {
+    /// When the guest's filesystem refuses; the sentence names the path. When a file of the host cannot be had.
+    pub fn make_with(&self, root: &GuestRoot, supply: &mut dyn Supply) -> Result<()> {
         match self {
             Self::Remove { path, .. } => root.remove(path),
             Self::RemoveTree { path, .. } => root.remove_tree(path),
@@ -167,170 +246,14 @@ impl Change {
             Self::Replace { path, content, new } => root.replace(path, &content.0, *new),
             Self::Link { path, target } => root.link(path, target),
             Self::Folder { path, new } => root.make_folder(path, *new),
-        }
-    }
-}
-
-impl GuestRoot {
-    fn remove(&self, path: &Path) -> Result<()> {
-        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
-        unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir)
-            .context(|| format!("cannot remove {} in the guest", path.display()))
-    }
-
-    fn remove_tree(&self, path: &Path) -> Result<()> {
-        let Some((folder, name)) = self.parent(path)? else { return Ok(()) };
-        remove_below(&folder, name).context(|| format!("cannot remove {} in the guest", path.display()))
-    }
-
-    fn truncate(&self, path: &Path) -> Result<()> {
-        let failed = || format!("cannot truncate {} in the guest", path.display());
-        let Some(read) = self.open_file(path)? else { return Ok(()) };
-        with_attributes_lifted(&[&read], || {
-            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-            ftruncate(self.open_at(path, flags, Mode::empty(), ResolveFlag::empty())?, 0)
-        })
-        .context(failed)
-    }
-
-    /// Writes a new file beside the old one and renames it over: a reader sees the old or the new content, never half.
-    fn replace(&self, path: &Path, content: &[u8], new: NewFile) -> Result<()> {
-        let failed = || format!("cannot write {} in the guest", path.display());
-        let (folder, name) =
-            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
-        if self.lookup(path)?.is_some_and(|entry| entry.kind == FileKind::Folder) {
-            return Err(is_folder(path));
-        }
-        let old = self.open_file(path)?;
-        let temporary = free_name(&folder).context(failed)?;
-        let label = self.label_of(path, FileKind::File)?;
-        let owner = old.as_ref().ok_or((new, label.as_deref()));
-        let written = write_beside(&folder, &temporary, content, owner).and_then(|()| {
-            let files: Vec<&OwnedFd> = old.iter().chain([&folder]).collect();
-            with_attributes_lifted(&files, || {
-                nix::fcntl::renameat(&folder, temporary.as_os_str(), &folder, name.as_os_str())
-            })
-            .context(|| "cannot rename the new file over the old one")?;
-            let new = self.open_file(path)?;
-            keep_attributes(old.as_ref(), new.as_ref()).context(|| "cannot keep its attributes")
-        });
-        written.map_err(|error| {
-            let left = unlinkat(&folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
-            let error = Error::failed(failed()).caused_by(error);
-            match left {
-                Ok(()) | Err(Errno::ENOENT) => error,
-                Err(errno) => {
-                    error.and_also(Error::failed("cannot remove the half-written file").caused_by(errno))
-                }
+            Self::Bring { path, source, new, modified } => {
+                root.bring(path, (*source, supply), *new, *modified)
             }
-        })
-    }
-
-    fn link(&self, path: &Path, target: &Path) -> Result<()> {
-        let failed = || format!("cannot make the link {} in the guest", path.display());
-        let (folder, name) =
-            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
-        if self.lookup(path)?.is_some_and(|entry| entry.kind == FileKind::Folder) {
-            return Err(is_folder(path));
+            Self::Mode { path, mode } => root.set_mode(path, *mode),
+            Self::Owner { path, uid, gid } => root.set_owner(path, *uid, *gid),
+            Self::Touch { path } => root.touch(path),
+            Self::Move { from, path } => root.rename(from, path),
+            Self::Copy { from, path } => root.copy(from, path),
         }
-        unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir).context(failed)?;
-        with_attributes_lifted(&[&folder], || symlinkat(target, &folder, name.as_os_str())).context(failed)
     }
-
-    fn make_folder(&self, path: &Path, new: NewFile) -> Result<()> {
-        let failed = || format!("cannot make the folder {} in the guest", path.display());
-        let (folder, name) =
-            self.parent(path)?.ok_or_else(|| Error::failed(failed()).hint("its folder is missing"))?;
-        match with_attributes_lifted(&[&folder], || {
-            mkdirat(&folder, name.as_os_str(), Mode::from_bits_truncate(new.mode))
-        }) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Ok(()),
-            Err(errno) => return Err(errno).context(failed),
-        }
-        // By descriptors only: the calls that take a path are shut to the confined worker.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = nix::fcntl::openat(&folder, name.as_os_str(), flags, Mode::empty()).context(failed)?;
-        fchown(&made, Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid))).context(failed)?;
-        let label = self.label_of(path, FileKind::Folder)?;
-        set_label(&folder, &made, label.as_deref()).context(failed)?;
-        fchmod(&made, Mode::from_bits_truncate(new.mode)).context(failed)
-    }
-}
-
-fn is_folder(path: &Path) -> Error {
-    Error::unsupported(format!("{} is a folder in the guest, where a file belongs", path.display()))
-        .hint("look at it in the guest: take the folder away, or leave the operation out")
-}
-
-/// A short name that nothing in the folder has: the guest's own name may be as long as names get. What an interrupted
-/// run left under it goes; a folder, which only somebody else can have made, does not. So nobody can take them all.
-fn free_name(folder: &OwnedFd) -> nix::Result<OsString> {
-    let fixed = 0..10u64;
-    let any = std::iter::repeat_with(|| RandomState::new().hash_one(0)).take(10);
-    let names = fixed.chain(any).map(|number| OsString::from(format!(".guestseal.{number}.new")));
-    let mut free = names.filter(|name| unlink_lifting(folder, name, UnlinkatFlags::NoRemoveDir).is_ok());
-    free.next().ok_or(Errno::EEXIST)
-}
-
-/// Writes `content` as the file `name` of `folder`, with the owner, mode and extended attributes (labels, ACLs) of the old
-/// file, or as a new one with this label.
-fn write_beside(
-    folder: &OwnedFd,
-    name: &OsStr,
-    content: &[u8],
-    old: Result<&OwnedFd, (NewFile, Option<&[u8]>)>,
-) -> Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fresh = with_attributes_lifted(&[folder], || {
-        nix::fcntl::openat(folder, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-    })
-    .context(|| "cannot make a new file beside it")?;
-    let mut file = File::from(fresh);
-    file.write_all(content).context(|| "cannot write the new file")?;
-    let (uid, gid, mode) = match old {
-        Ok(old) => {
-            let stat = fstat(old).context(|| "cannot examine the old file")?;
-            (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
-        }
-        Err((new, _)) => (new.uid, new.gid, new.mode),
-    };
-    // Owner first: chown takes set-id bits off.
-    fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(|| "cannot set the owner")?;
-    match old {
-        Ok(old) => copy_attributes(old, &file).context(|| "cannot keep the extended attributes")?,
-        Err((_, label)) => set_label(folder, &file, label).context(|| "cannot label the new file")?,
-    }
-    fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).context(|| "cannot set the mode")
-}
-
-/// Labels what is new in an SELinux guest as its policy says, or else like its folder. A guest whose folder has no label
-/// has none, or gets them all at its next boot.
-fn set_label(folder: &OwnedFd, file: impl AsFd, label: Option<&[u8]>) -> rustix::io::Result<()> {
-    use rustix::io::Errno;
-    let mut like = [0u8; 4096];
-    match rustix::fs::fgetxattr(folder, labels::ATTRIBUTE, &mut like) {
-        Ok(length) => {
-            let label = label.unwrap_or(&like[..length]);
-            rustix::fs::fsetxattr(file, labels::ATTRIBUTE, label, XattrFlags::empty())
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Copies every extended attribute: SELinux label, ACL, capabilities, user attributes.
-fn copy_attributes(from: &OwnedFd, to: &File) -> rustix::io::Result<()> {
-    // 64 KiB is XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
-    let mut names = vec![0u8; 65536];
-    let length = match rustix::fs::flistxattr(from, &mut names) {
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
-        length => length?,
-    };
-    let mut value = vec![0u8; 65536];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let length = rustix::fs::fgetxattr(from, name, &mut value)?;
-        rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
-    }
-    Ok(())
 }

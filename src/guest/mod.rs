@@ -13,9 +13,11 @@ pub(crate) mod listing;
 pub mod names;
 pub mod password;
 pub mod path_serde;
+mod place;
 pub mod secret;
 mod tree;
 mod walk;
+mod write;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -70,7 +70,7 @@ pub fn confine(root: BorrowedFd<'_>, reach: Reach) -> Result<Confinement> {
     rustix::thread::set_no_new_privs(true).context(|| "cannot give up new privileges")?;
     let landlock = landlock(root, reach)?;
     let capabilities = drop_capabilities()?;
-    let seccomp = filter_calls()?;
+    let seccomp = filter_calls(reach)?;
     Ok(Confinement { landlock, seccomp, capabilities })
 }
 
@@ -78,10 +78,10 @@ fn beneath(reach: Reach) -> BitFlags<AccessFs> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     match reach {
         Reach::Read => read,
-        // Neither devices, FIFOs and sockets, nor moving a file to another folder: editing does neither.
+        // No devices, FIFOs and sockets: editing makes none. Refer: files are moved, but never out of the folder.
         Reach::Write => {
             read | make_bitflags!(AccessFs::{
-                WriteFile | Truncate | RemoveFile | RemoveDir | MakeReg | MakeDir | MakeSym
+                WriteFile | Truncate | RemoveFile | RemoveDir | MakeReg | MakeDir | MakeSym | Refer
             })
         }
     }
@@ -127,11 +127,11 @@ fn drop_capabilities() -> Result<Vec<String>> {
 }
 
 /// False where neither the kernel nor the crate knows a filter for this machine.
-fn filter_calls() -> Result<bool> {
+fn filter_calls(reach: Reach) -> Result<bool> {
     let failed = || "cannot filter the worker's system calls";
     let Ok(machine) = std::env::consts::ARCH.try_into() else { return Ok(false) };
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules()?, refuse, SeccompAction::Allow, machine).context(failed)?;
+    let filter = SeccompFilter::new(rules(reach)?, refuse, SeccompAction::Allow, machine).context(failed)?;
     let program = BpfProgram::try_from(filter).context(failed)?;
     match seccompiler::apply_filter(&program) {
         Ok(()) => Ok(true),
@@ -147,7 +147,7 @@ fn filter_calls() -> Result<bool> {
 
 /// The calls of editing, of the allocator and of the runtime's end. What looks like a path call only looks: Landlock
 /// judges it when it opens.
-const CALLS: [libc::c_long; 56] = [
+const CALLS: [libc::c_long; 52] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -179,12 +179,8 @@ const CALLS: [libc::c_long; 56] = [
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_copy_file_range,
-    libc::SYS_fchmod,
-    libc::SYS_fchown,
     libc::SYS_fgetxattr,
     libc::SYS_flistxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_fremovexattr,
     libc::SYS_brk,
     libc::SYS_mmap,
     libc::SYS_mprotect,
@@ -206,6 +202,10 @@ const CALLS: [libc::c_long; 56] = [
     libc::SYS_exit_group,
 ];
 
+/// What changes the marks of an open file, which Landlock leaves alone however it was opened.
+const MARKING_CALLS: [libc::c_long; 4] =
+    [libc::SYS_fchmod, libc::SYS_fchown, libc::SYS_fsetxattr, libc::SYS_fremovexattr];
+
 /// The same by their older numbers, which the C library still uses where they exist.
 #[cfg(target_arch = "x86_64")]
 const OLDER_CALLS: [libc::c_long; 12] = [
@@ -225,7 +225,7 @@ const OLDER_CALLS: [libc::c_long; 12] = [
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_CALLS: [libc::c_long; 0] = [];
 
-fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
+fn rules(reach: Reach) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let mut rules: BTreeMap<_, _> =
         CALLS.iter().chain(&OLDER_CALLS).map(|call| (*call, Vec::new())).collect();
     // Of these only some requests: an ioctl can freeze or shut down a filesystem, F_SETOWN can send signals.
@@ -234,9 +234,20 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let fcntls =
         [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
     rules.insert(libc::SYS_fcntl, any_of(1, fcntls.map(|command| u64::from(command.unsigned_abs())))?);
+    if reach == Reach::Write {
+        rules.extend(MARKING_CALLS.iter().map(|call| (*call, Vec::new())));
+        // Times are set of open files only, which is what a path at address 0 means.
+        rules.insert(libc::SYS_utimensat, vec![null_path()?]);
+    }
     // A panic's abort: to this process alone.
     rules.insert(libc::SYS_tgkill, any_of(0, [u64::from(std::process::id())])?);
     Ok(rules)
+}
+
+fn null_path() -> Result<SeccompRule> {
+    SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .context(|| "cannot filter the arguments of a system call")
 }
 
 /// One rule for each value that this argument may have.

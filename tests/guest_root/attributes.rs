@@ -138,7 +138,7 @@ fn flags(path: &Path) -> IFlags {
 
 #[test]
 fn immutable_and_append_only_files_and_folders_hold_nothing_up() {
-    let changes: [fn() -> Change; 6] = [
+    let changes: [fn() -> Change; 10] = [
         || Change::Remove { path: "/f/x".into(), kind: FileKind::File, bytes: 0 },
         || Change::RemoveTree { path: "/f".into(), bytes: 0, entries: 0 },
         || Change::Truncate { path: "/f/x".into(), bytes: 3 },
@@ -149,6 +149,10 @@ fn immutable_and_append_only_files_and_folders_hold_nothing_up() {
         },
         || Change::Link { path: "/f/x".into(), target: "to".into() },
         || Change::Folder { path: "/f/new".into(), new: NewFile::root(0o700) },
+        || Change::Mode { path: "/f/x".into(), mode: 0o711 },
+        || Change::Owner { path: "/f/x".into(), uid: 0, gid: 0 },
+        || Change::Move { from: "/f/x".into(), path: "/moved".into() },
+        || Change::Copy { from: "/f/x".into(), path: "/f/new".into() },
     ];
     for lock in [IFlags::IMMUTABLE, IFlags::APPEND] {
         for (on_file, on_folder) in [(true, false), (false, true), (true, true)] {
@@ -170,6 +174,13 @@ fn immutable_and_append_only_files_and_folders_hold_nothing_up() {
                     Change::Truncate { .. } => content == Some(Vec::new()),
                     Change::Replace { .. } => content == Some(b"new".into()),
                     Change::Folder { .. } => arena.guest("f/new").is_dir(),
+                    Change::Mode { .. } => {
+                        fs::metadata(arena.guest("f/x")).unwrap().permissions().mode() & 0o777 == 0o711
+                    }
+                    Change::Owner { .. } => true,
+                    Change::Move { .. } => content.is_none() && arena.guest("moved").is_file(),
+                    Change::Copy { .. } => arena.guest("f/new").is_file(),
+                    other => panic!("{other:?}"),
                 };
                 assert!(good, "{case}: {change:?}: {content:?}");
                 // What stays is as locked as it was.

@@ -88,7 +88,11 @@ impl Sampler {
                 let taken = self.look(root, path, |sampler, file| sampler.changed(file, content));
                 self.count(taken, sink);
             }
-            Change::Folder { .. } => {}
+            Change::Bring { path, .. } | Change::Copy { path, .. } | Change::Move { path, .. } => {
+                self.file(root, path, false, sink);
+            }
+            // What these leave is all there was.
+            Change::Folder { .. } | Change::Mode { .. } | Change::Owner { .. } | Change::Touch { .. } => {}
         }
     }
 
