@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Findings, Note, View, look, meets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestRoot;
-use crate::guest::change::{Change, Verb};
+use crate::guest::change::{Change, Supply, Verb};
 use crate::inspect::guest::Guest;
+use crate::operation::schema::Action;
 use crate::plan::Planned;
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Silent, Tally};
 
@@ -46,6 +47,23 @@ pub trait Host: Observer {
     /// When it cannot be run or fails.
     fn run_program(&mut self, _action: usize, _script: String) -> Result<()> {
         Err(Error::unsupported("the guest's programs cannot be run here"))
+    }
+
+    /// Gives a piece of a file of the host; see [`Supply`].
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn piece(&mut self, _source: u32, _offset: u64) -> Result<Vec<u8>> {
+        Err(Error::unsupported("files of the host cannot be had here"))
+    }
+}
+
+/// The files of the host, as changes see them.
+struct Files<'a>(&'a mut dyn Host);
+
+impl Supply for Files<'_> {
+    fn piece(&mut self, source: u32, offset: u64) -> Result<Vec<u8>> {
+        self.0.piece(source, offset)
     }
 }
 
@@ -106,7 +124,15 @@ impl Run<'_> {
         };
         if meets(&operation.when, view)? {
             for (number, action) in operation.actions.iter().enumerate() {
-                self.carry_out(number, look(action, view)?, view, &mut report)?;
+                match look(action, view) {
+                    Ok(findings) => self.carry_out((number, action), findings, view, &mut report)?,
+                    // Looking makes no change, so a step may not find what those before it would have made.
+                    Err(error) if self.mode == Mode::Look && action.is_step() && !report.files.is_empty() => {
+                        let message = format!("a step that depends on others was not looked at: {error}");
+                        report.notes.push(Note { path: None, message });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         } else {
             report.outcome = Outcome::NotApplicable;
@@ -118,13 +144,13 @@ impl Run<'_> {
 
     fn carry_out(
         &mut self,
-        action: usize,
+        (number, action): (usize, &Action),
         findings: Findings,
         view: View<'_>,
         report: &mut OperationReport,
     ) -> Result<()> {
         let Findings { mut changes, notes, scripts, program, later, unsure } = findings;
-        if self.mode == Mode::Look {
+        if self.mode == Mode::Look && !action.is_step() {
             changes.retain(|change| !self.is_gone(change.path()));
         }
         for change in &changes {
@@ -133,7 +159,7 @@ impl Run<'_> {
             report.notes.extend(other_names(change, view)?);
             if self.mode == Mode::Change {
                 self.host.before(view.root, change);
-                change.make(view.root)?;
+                change.make_with(view.root, &mut Files(self.host))?;
                 self.host.event(Event::Change { operation: &report.name, file: &file });
             } else if change.verb() == Verb::Remove {
                 self.gone.insert(change.path().to_path_buf());
@@ -147,7 +173,7 @@ impl Run<'_> {
         report.notes.extend(notes);
         let acts = !changes.is_empty() || !scripts.is_empty() || program.is_some() || later;
         if let Some(script) = program.filter(|_| self.mode == Mode::Change) {
-            self.host.run_program(action, script)?;
+            self.host.run_program(number, script)?;
         }
         if acts {
             report.outcome = Outcome::Changed;

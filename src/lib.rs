@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod isolate;
 pub mod mount;
 pub mod operation;
+pub mod payload;
 pub mod phases;
 pub mod plan;
 pub mod proof;

@@ -16,12 +16,16 @@ use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
-use crate::operation::schema::ParameterKind;
+use crate::operation::schema::{Action, ParameterKind};
 use crate::operation::{Catalogue, Given, Operation, Selection};
+use crate::payload::Source;
 use crate::record::SealedOperation;
 
 /// The operation that takes passwords.
 pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
+
+/// The operation that does the steps of a customisation.
+pub const STEPS: (&str, &str) = ("customize-steps", "steps");
 
 /// What is done with one guest.
 #[derive(Debug, Clone)]
@@ -66,6 +70,8 @@ pub struct Planned {
     pub operation: Operation,
     /// With these parameters.
     pub settings: Settings,
+    /// The files of the host that it brings into the guest, by their numbers.
+    pub sources: Vec<Source>,
 }
 
 /// The parameters that were given, by operation and name.
@@ -75,6 +81,8 @@ pub struct Parameters {
     pub values: BTreeMap<(String, String), String>,
     /// Passwords: user and what becomes of theirs.
     pub passwords: Vec<(String, PasswordChange)>,
+    /// Steps of the customisation, in their order.
+    pub steps: Vec<Action>,
 }
 
 impl Parameters {
@@ -86,9 +94,10 @@ impl Parameters {
     /// Their names, for the selection.
     pub fn given(&self) -> Vec<Given<'_>> {
         let plain = self.values.keys().map(|(operation, parameter)| Given { operation, parameter });
-        let passwords =
-            (!self.passwords.is_empty()).then_some(Given { operation: PASSWORDS.0, parameter: PASSWORDS.1 });
-        plain.chain(passwords).collect()
+        let of = |(operation, parameter): (&'static str, &'static str)| Given { operation, parameter };
+        let passwords = (!self.passwords.is_empty()).then_some(of(PASSWORDS));
+        let steps = (!self.steps.is_empty()).then_some(of(STEPS));
+        plain.chain(passwords).chain(steps).collect()
     }
 }
 
@@ -103,11 +112,13 @@ pub fn with_parameters(selection: &Selection<'_>, parameters: &Parameters) -> Re
 fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
     let mut settings = Settings::default();
     for (name, parameter) in &operation.parameters {
-        if parameter.kind == ParameterKind::Secret {
+        if matches!(parameter.kind, ParameterKind::Secret | ParameterKind::Steps) {
             if parameters.values.contains_key(&(operation.name.clone(), name.clone())) {
                 let what =
-                    format!("the parameter {}.{name} is a secret, which --set does not take", operation.name);
-                return Err(Error::usage(what).hint("passwords are set by --root-password and --password"));
+                    format!("the parameter {}.{name} is no text, so --set does not take it", operation.name);
+                return Err(Error::usage(what).hint(
+                    "passwords are set by --root-password and --password, steps by their own options or a profile",
+                ));
             }
             continue;
         }
@@ -123,7 +134,11 @@ fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
     if operation.name == PASSWORDS.0 {
         settings.passwords.clone_from(&parameters.passwords);
     }
-    Ok(Planned { operation: operation.clone(), settings })
+    let mut operation = operation.clone();
+    if operation.name == STEPS.0 {
+        operation.actions.clone_from(&parameters.steps);
+    }
+    Ok(Planned { operation, settings, sources: Vec::new() })
 }
 
 fn check(kind: ParameterKind, value: &str) -> Result<()> {
@@ -150,8 +165,8 @@ pub fn recorded(catalogue: &Catalogue, operations: Vec<SealedOperation>) -> Resu
                 .hint("give the folder that has it: --operations-dir DIR")
         })?;
         let settings =
-            Settings { values: parameters, passwords: Vec::new(), uuids: Some(uuids), recorded: true };
-        Ok(Planned { operation: operation.clone(), settings })
+            Settings { values: parameters, uuids: Some(uuids), recorded: true, ..Settings::default() };
+        Ok(Planned { operation: operation.clone(), settings, sources: Vec::new() })
     };
     operations.into_iter().map(plan).collect()
 }

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 #[path = "actions/builtin.rs"]
 mod builtin;
+#[path = "actions/steps.rs"]
+mod steps;
 #[path = "actions/system.rs"]
 mod system;
 

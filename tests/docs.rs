@@ -48,6 +48,17 @@ fn the_operations_in_the_documentation_are_good_ones() {
 }
 
 #[test]
+fn the_profiles_in_the_documentation_are_good_ones() {
+    let page = fs::read_to_string(root().join("docs/operations-format.md")).unwrap();
+    let examples = blocks(&page, "toml profile");
+    assert!(!examples.is_empty(), "the page shows no profile");
+    for example in examples {
+        let profile = guestseal::operation::profile::parse(&example, "example");
+        assert!(profile.unwrap_or_else(|error| panic!("{}", error.chain())).actions.len() > 1);
+    }
+}
+
+#[test]
 fn the_page_about_the_form_names_every_verb() {
     let page = fs::read_to_string(root().join("docs/operations-format.md")).unwrap();
     let schema = serde_json::to_value(guestseal::operation::json_schema()).unwrap();

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Findings, View, file_has_line, find, meets, put};
 use crate::error::{Context, Error, Result};
-use crate::guest::FileKind;
 use crate::guest::change::{Change, NewFile};
 use crate::guest::glob::KeepSet;
+use crate::guest::{Entry, FileKind};
 use crate::operation::schema::{Detect, Link, Remove, Truncate, Write};
 
 pub(super) fn remove(verb: &Remove, view: View<'_>) -> Result<Findings> {
@@ -116,11 +116,20 @@ pub(super) fn write(verb: &Write, view: View<'_>) -> Result<Findings> {
 }
 
 pub(super) fn link(verb: &Link, view: View<'_>) -> Result<Findings> {
-    let (path, target) = (PathBuf::from(&verb.path), PathBuf::from(view.settings.fill(&verb.target)));
-    if !meets(&verb.when, view)? || view.root.read_link(&path)?.as_ref() == Some(&target) {
+    if !meets(&verb.when, view)? {
         return Ok(Findings::default());
     }
-    if view.root.lookup(&path)?.is_some_and(|entry| entry.kind == FileKind::Folder) {
+    let (mut path, target) = (PathBuf::from(&verb.path), PathBuf::from(view.settings.fill(&verb.target)));
+    let is_folder = |entry: Option<Entry>| entry.is_some_and(|entry| entry.kind == FileKind::Folder);
+    if let Some(name) = target.file_name().filter(|_| verb.into)
+        && is_folder(view.root.resolve(&path)?)
+    {
+        path.push(name);
+    }
+    if view.root.read_link(&path)?.as_ref() == Some(&target) {
+        return Ok(Findings::default());
+    }
+    if is_folder(view.root.lookup(&path)?) {
         return Err(Error::unsupported(format!(
             "{} is a folder in the guest, where a link belongs",
             path.display()

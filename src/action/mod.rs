@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod brought;
 mod data;
 mod edit;
 mod hostname;
@@ -10,6 +11,7 @@ mod machine_id;
 mod passwords;
 mod programs;
 mod ssh_keys;
+mod steps;
 mod timezone;
 pub mod user_accounts;
 mod uuids;
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
+
+use brought::Item;
 
 use crate::error::{Context, Error, Result};
 use crate::guest::change::Change;
@@ -46,6 +50,8 @@ pub struct View<'a> {
 pub struct Settings {
     /// By name, defaults filled in, secrets left out.
     pub values: BTreeMap<String, String>,
+    /// What verbs bring from the host, by verb and path: see [`brought::key`].
+    pub brought: BTreeMap<String, Vec<Item>>,
     /// Passwords to set, for the operation that takes them.
     pub passwords: Vec<(String, PasswordChange)>,
     /// The UUIDs that the operation replaces; none until they are decided.
@@ -128,6 +134,10 @@ pub struct Note {
 /// When the guest cannot be read, or is such that the action cannot do right by it.
 pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
     match action {
+        // What later steps made of an earlier one cannot be told.
+        step if step.is_step() && view.settings.recorded => {
+            Ok(Findings { unsure: true, ..Findings::default() })
+        }
         Action::Remove(remove) => data::remove(remove, view),
         Action::Truncate(truncate) => data::truncate(truncate, view),
         Action::Write(write) => data::write(write, view),
@@ -150,6 +160,7 @@ pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
         Action::Run(run) => programs::run(run, view),
         Action::Packages(packages) => programs::packages(packages, view),
         Action::NewUuids(verb) => uuids::mend(verb, view),
+        step => steps::look(step, view),
     }
 }
 

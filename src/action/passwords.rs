@@ -27,7 +27,10 @@ pub(super) fn set(view: View<'_>) -> Result<Findings> {
         .read(&entry.path)?
         .ok_or_else(|| Error::unsupported("the guest's /etc/shadow is no file").hint(HINT))?;
     let mut shadow = Shadow::parse(&old);
-    let scheme = scheme(view, &shadow)?;
+    let scheme = match view.settings.get("crypto") {
+        Some(name) => Scheme::named(name)?,
+        None => scheme(view, &shadow)?,
+    };
     for (user, change) in &view.settings.passwords {
         let account = shadow.find(user).ok_or_else(|| {
             Error::usage(format!("the guest has no user {user:?} in /etc/shadow"))

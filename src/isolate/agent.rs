@@ -22,7 +22,7 @@ use crate::stack::{Opening, Stack};
 use crate::uuids;
 use crate::vm::init::{Disk, Inside, Loader};
 use crate::worker::parent::relay;
-use crate::worker::protocol::{Broken, Start, read_message, write_message};
+use crate::worker::protocol::{Broken, FromWorker, Start, read_data, read_message, write_message};
 
 /// Does what the host asks until it closes the channel.
 ///
@@ -162,8 +162,11 @@ impl Agent {
         let session = self.session.as_ref().ok_or_else(|| Error::failed("no guest is open"))?;
         let folder: &Path = session.guest().1;
         relay(start, folder, &mut |message| {
+            let asks = matches!(message, FromWorker::Piece { .. });
             host.say(&FromMachine::Worker(message));
-            host.trouble.take().map_or(Ok(()), Err)
+            host.trouble.take().map_or(Ok(()), Err)?;
+            let piece = asks.then(|| read_data(host.channel)).transpose();
+            piece.map_err(|broken| Error::failed("the host gives no piece of its file").caused_by(broken))
         })?;
         Ok(FromMachine::Edited)
     }

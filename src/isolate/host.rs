@@ -116,12 +116,16 @@ impl MachineSession {
         let longest = terms.map(|terms| Duration::from_secs(terms.seconds.into())).max();
         let patience = PATIENCE + longest.unwrap_or_default();
         machine.say(&ToMachine::Edit(Box::new(first)), PATIENCE)?;
-        let edited =
-            hear_out(operations, (mode, fingerprints), observer, &mut || match machine.hear(patience)? {
+        let edited = hear_out(operations, (mode, fingerprints), observer, &mut |piece| {
+            if let Some(piece) = piece {
+                machine.say_data(&piece, patience)?;
+            }
+            match machine.hear(patience)? {
                 FromMachine::Worker(message) => Ok(message),
                 FromMachine::Failed(error) => Err(error.into_error()),
                 _ => Err(wrong(machine)),
-            })?;
+            }
+        })?;
         match machine.hear(PATIENCE)? {
             FromMachine::Edited => Ok(edited),
             FromMachine::Failed(error) => Err(error.into_error()),

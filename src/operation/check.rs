@@ -8,6 +8,7 @@ use regex::Regex;
 
 use super::form;
 use super::schema::{Action, Edit, Operation, Parameter, ParameterKind, Replace};
+use super::step::{Firstboot, SshInject};
 
 /// What is wrong with an operation, and what to look for to find the place in its text.
 pub(super) struct Fault {
@@ -104,15 +105,18 @@ fn action(operation: &Operation, index: usize, action: &Action) -> Result<(), Fa
     match action {
         Action::Write(write) => placeholders(operation, &write.content),
         Action::Edit(value) => edit(operation, index, value),
-        Action::Remove(_) | Action::Truncate(_) | Action::Link(_) | Action::Detect(_) => Ok(()),
-        Action::MachineId(_) | Action::SshdHostKeys(_) | Action::RegenerateSshHostKeys(_) => Ok(()),
-        Action::Hostname(_) | Action::Timezone(_) | Action::Passwords(_) | Action::UserAccounts(_) => Ok(()),
         Action::Packages(packages)
             if !packages.update && packages.install.is_empty() && packages.remove.is_empty() =>
         {
             Err(Fault::action(index, "packages without `update`, `install` and `remove` do nothing"))
         }
-        Action::Script(_) | Action::Run(_) | Action::Packages(_) | Action::NewUuids(_) => Ok(()),
+        Action::Firstboot(Firstboot { script, command, .. }) if script.is_some() == command.is_some() => {
+            Err(Fault::action(index, "one of `script` and `command` is needed"))
+        }
+        Action::SshInject(SshInject { key: Some(_), file: Some(_), .. }) => {
+            Err(Fault::action(index, "only one of `key` and `file` can be given"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -125,9 +129,8 @@ fn takes(action: &Action) -> &'static [(&'static str, ParameterKind)] {
         Action::UserAccounts(_) => &[("keep", ParameterKind::List), ("remove", ParameterKind::List)],
         Action::Script(_) => &[("scripts", ParameterKind::List)],
         Action::RegenerateSshHostKeys(_) => &[("regenerate", ParameterKind::Flag)],
-        Action::Remove(_) | Action::Truncate(_) | Action::Write(_) | Action::Edit(_) | Action::Link(_) => &[],
-        Action::Detect(_) | Action::MachineId(_) | Action::SshdHostKeys(_) | Action::NewUuids(_) => &[],
-        Action::Run(_) | Action::Packages(_) => &[],
+        Action::Steps(_) => &[("steps", ParameterKind::Steps)],
+        _ => &[],
     }
 }
 

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use super::perl::Program;
 use crate::guest::glob::Pattern;
 use globset::GlobBuilder;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
@@ -94,6 +95,30 @@ pub(super) fn one_line<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D
 
 pub(super) fn path<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     reader.deserialize_str(Text(check_path))
+}
+
+pub(super) fn place<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_place))
+}
+
+pub(super) fn glob<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_glob))
+}
+
+pub(super) fn line<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_line))
+}
+
+pub(super) fn some_line<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    one_line(reader).map(Some)
+}
+
+pub(super) fn octal<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_mode))
+}
+
+pub(super) fn expression<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_expression))
 }
 
 pub(super) fn mode<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
@@ -193,6 +218,24 @@ fn check_path(path: &str) -> Result<(), String> {
     }
 }
 
+/// A path in the guest, `/` and signs of globs included.
+pub(super) fn check_place(path: &str) -> Result<(), String> {
+    match path.strip_prefix('/') {
+        None => Err("a path in the guest starts with `/`".into()),
+        Some("") => Ok(()),
+        Some(below) => check_components(below),
+    }
+}
+
+pub(super) fn check_line(line: &str) -> Result<(), String> {
+    let control = line.contains(|letter: char| letter.is_control() && letter != '\t');
+    if control { Err("must be one line without control characters".into()) } else { Ok(()) }
+}
+
+pub(super) fn check_expression(expression: &str) -> Result<(), String> {
+    Program::parse(expression).map(drop)
+}
+
 /// Refuses whatever could leave the guest's root or name nothing: `..`, `.`, `//`, control characters.
 fn check_components(below: &str) -> Result<(), String> {
     if below.contains(char::is_control) {
@@ -228,7 +271,7 @@ pub(crate) fn check_package(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_mode(mode: &str) -> Result<(), String> {
+pub(super) fn check_mode(mode: &str) -> Result<(), String> {
     let octal = matches!(mode.len(), 3 | 4) && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     if octal { Ok(()) } else { Err("a mode has three or four octal digits, such as 0644".into()) }
 }

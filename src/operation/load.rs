@@ -81,6 +81,24 @@ mod tests {
             "user-accounts",
             "script",
             "new-uuids",
+            "steps",
+            "append-line",
+            "chmod",
+            "chown",
+            "copy",
+            "copy-in",
+            "delete",
+            "empty",
+            "firstboot",
+            "mkdir",
+            "move",
+            "scrub",
+            "selinux-relabel",
+            "ssh-inject",
+            "substitute",
+            "tar-in",
+            "touch",
+            "upload",
         ];
         for verb in verbs {
             let error = refusal(&format!("[action.{verb}]\nmistyped = 1\n"));
@@ -99,6 +117,15 @@ mod tests {
             ("[action.remove]\npaths = [\"/x/[a\"]\n", "line 8, column 10", "character class"),
             ("[action.edit]\npaths = [\"/x/a\"]\ndelete = [\"(\"]\n", "line 9, column 11", "unclosed group"),
             ("[action.write]\npath = \"/x/*\"\ncontent = \"\"\n", "line 8, column 8", "not a glob"),
+            ("[action.touch]\npath = \"x\"\n", "line 8, column 8", "starts with `/`"),
+            ("[action.delete]\npath = \"/*\"\n", "line 8, column 8", "whole guest"),
+            (
+                "[action.substitute]\npath = \"/x\"\nexpression = \"s/a/b/e\"\n",
+                "line 9, column 14",
+                "flag `e`",
+            ),
+            ("[action.append-line]\npath = \"/x\"\nline = \"a\\nb\"\n", "line 9, column 8", "one line"),
+            ("[action.firstboot]\n", "line 6", "one of `script`"),
             ("[action.write]\npath = \"/x\"\ncontent = \"\"\nmode = \"rw\"\n", "line 10, column 8", "octal"),
             ("[action.machine-id]\npolicy = \"none\"\n", "line 8, column 10", "unknown variant `none`"),
             (
@@ -124,7 +151,7 @@ mod tests {
         let schema = json_schema();
         assert_eq!(schema["additionalProperties"], false);
         let verbs = schema["$defs"]["Action"]["oneOf"].as_array().expect("one schema a verb");
-        assert_eq!(verbs.len(), 17);
+        assert_eq!(verbs.len(), 35);
         assert_eq!(schema["$defs"]["Remove"]["additionalProperties"], false);
     }
 

@@ -9,9 +9,14 @@ mod check;
 mod docs;
 mod form;
 pub mod load;
+pub mod perl;
+pub mod profile;
 pub mod schema;
 pub mod select;
+pub mod step;
+pub mod step_text;
 pub mod value;
+mod when;
 
 pub use builtin::BUILTIN;
 pub use catalogue::{Catalogue, SYSTEM_DIR};

@@ -9,10 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form;
+use super::step::{
+    AppendLine, Bring, Chmod, Chown, Delete, Empty, Firstboot, FromTo, OnePath, SshInject, Substitute,
+};
+pub use super::when::{Init, Lines, PackageManager, When};
 use crate::uuids::Kind;
 
 /// One operation, as its file says it.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Operation {
     /// Unique name: lower case letters, digits and dashes.
@@ -72,75 +76,6 @@ impl Group {
     }
 }
 
-/// A condition on the guest: every key that is given must hold; a list holds when one of its items does.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-pub struct When {
-    /// os-release `ID` or one of `ID_LIKE`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub distro: Vec<String>,
-    /// The guest's package manager.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub package_manager: Vec<PackageManager>,
-    /// The guest's init system.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub init: Vec<Init>,
-    /// Globs of which one must match something in the guest.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
-    pub exists: Vec<String>,
-    /// Globs of which none may match anything in the guest.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
-    pub missing: Vec<String>,
-    /// Lines of which none may be found.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unless_line: Vec<Lines>,
-}
-
-/// Lines of text files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Lines {
-    /// Globs of the files to read; a missing file holds no line.
-    #[serde(deserialize_with = "form::some_globs")]
-    pub files: Vec<String>,
-    /// The expression that a line matches, see [`Edit`].
-    #[serde(deserialize_with = "form::regex")]
-    pub matches: String,
-}
-
-impl When {
-    /// True when nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// The package managers that guestseal knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum PackageManager {
-    Apk,
-    Apt,
-    Dnf,
-    Pacman,
-    Portage,
-    Xbps,
-    Yum,
-    Zypper,
-}
-
-/// The init systems that guestseal knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Init {
-    Openrc,
-    Runit,
-    Systemd,
-    Sysvinit,
-}
-
 /// Something the user may set for an operation.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -174,6 +109,8 @@ pub enum ParameterKind {
     Timezone,
     /// Something that never reaches a log, an error or the record.
     Secret,
+    /// Steps of a customisation, from the command line or a profile.
+    Steps,
 }
 
 /// One thing to do. Exactly one verb a table: `[[action]]`, then `[action.VERB]`.
@@ -214,6 +151,42 @@ pub enum Action {
     Packages(Packages),
     /// Give volumes new UUIDs, and put them in place of the old ones wherever the guest names those.
     NewUuids(NewUuids),
+    /// Do the steps that were given.
+    Steps(Bare),
+    /// Append a line to a file.
+    AppendLine(AppendLine),
+    /// Set permission bits.
+    Chmod(Chmod),
+    /// Set the owner.
+    Chown(Chown),
+    /// Copy inside the guest.
+    Copy(FromTo),
+    /// Copy a file or folder of the host into a folder of the guest; owner, mode and times are those of the host.
+    CopyIn(Bring),
+    /// Remove what a glob of the shell matches.
+    Delete(Delete),
+    /// Empty a file, or all files below a folder.
+    Empty(Empty),
+    /// Run something once at the first boot.
+    Firstboot(Firstboot),
+    /// Make a folder with all above it.
+    Mkdir(OnePath),
+    /// Move inside the guest.
+    Move(FromTo),
+    /// Remove one regular file; the erasure makes it final.
+    Scrub(OnePath),
+    /// Have the guest label all its files at the next boot, where it has SELinux.
+    SelinuxRelabel(Bare),
+    /// Let a user log in with an SSH key.
+    SshInject(SshInject),
+    /// Edit lines by an expression of perl.
+    Substitute(Substitute),
+    /// Unpack a tar file of the host into a folder of the guest.
+    TarIn(Bring),
+    /// Make an empty file, or set the times of one to now.
+    Touch(OnePath),
+    /// Put a file of the host at a place, or into a folder, of the guest; owner and mode are those of the host.
+    Upload(Bring),
 }
 
 /// A verb without settings.
@@ -321,12 +294,15 @@ pub struct Replace {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Link {
-    /// Where the link is made; a file or link there is replaced, a folder is an error.
+    /// Where the link is made; a file or link there is replaced, a folder is an error unless `into`.
     #[serde(deserialize_with = "form::path")]
     pub path: String,
     /// What it points to.
     #[serde(deserialize_with = "form::one_line")]
     pub target: String,
+    /// Whether the link is made in a folder that is there, under the last name of its target, as ln(1) does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub into: bool,
     /// Only for these guests.
     #[serde(default, skip_serializing_if = "When::is_empty")]
     pub when: When,
@@ -454,6 +430,34 @@ pub struct NewUuids {
     /// Globs of archives that the guest starts with, which may name old UUIDs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "form::globs")]
     pub initramfs: Vec<String>,
+}
+
+impl Action {
+    /// Whether it is a step of a customisation: done each time, after those before it.
+    pub fn is_step(&self) -> bool {
+        use Action as A;
+        matches!(
+            self,
+            A::Steps(_)
+                | A::AppendLine(_)
+                | A::Chmod(_)
+                | A::Chown(_)
+                | A::Copy(_)
+                | A::CopyIn(_)
+                | A::Delete(_)
+                | A::Empty(_)
+                | A::Firstboot(_)
+                | A::Mkdir(_)
+                | A::Move(_)
+                | A::Scrub(_)
+                | A::SelinuxRelabel(_)
+                | A::SshInject(_)
+                | A::Substitute(_)
+                | A::TarIn(_)
+                | A::Touch(_)
+                | A::Upload(_)
+        )
+    }
 }
 
 fn yes() -> bool {

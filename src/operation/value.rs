@@ -25,6 +25,7 @@ impl ParameterKind {
         let (good, wanted) = match self {
             Self::Text => (true, ""),
             Self::Secret => (!value.is_empty(), "must not be empty"),
+            Self::Steps => (false, "takes no value: its steps are [[action]] tables of a profile"),
             Self::Flag => (matches!(value, "true" | "false"), "must be `true` or `false`"),
             Self::List => {
                 (value.split(',').all(|word| !word.trim().is_empty()), "must be words separated by commas")
@@ -47,6 +48,7 @@ impl fmt::Display for ParameterKind {
             Self::Hostname => "hostname",
             Self::Timezone => "timezone",
             Self::Secret => "secret",
+            Self::Steps => "steps",
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::child::{Child, Exit};
 use crate::sys::interrupt;
 use crate::sys::wait::ready_within;
-use crate::worker::protocol::{Broken, read_message, write_message};
+use crate::worker::protocol::{Broken, read_message, write_data, write_message};
 
 /// How long a machine may take to power off when its work is done, with all that qemu then writes to the disks.
 const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -115,6 +115,14 @@ impl Machine {
     /// When the machine is gone or does not listen in time, with its last words.
     pub fn say(&mut self, message: &impl Serialize, patience: Duration) -> Result<()> {
         write_message(&mut self.channel(patience), message).map_err(|error| self.blame(error))
+    }
+
+    /// Gives bytes as they are.
+    ///
+    /// # Errors
+    /// As [`Machine::say`].
+    pub fn say_data(&mut self, bytes: &[u8], patience: Duration) -> Result<()> {
+        write_data(&mut self.channel(patience), bytes).map_err(|error| self.blame(error))
     }
 
     /// Hears one message.

@@ -12,6 +12,7 @@ use crate::apply::Mode;
 use crate::erase::fingerprint::Fingerprints;
 use crate::error::Error;
 use crate::operation::schema::{Action, Terms};
+use crate::payload::Source;
 use crate::plan::Planned;
 use crate::report::{FileReport, OperationReport, ProgramsRun};
 use crate::sys::confine::Confinement;
@@ -42,6 +43,8 @@ pub enum Heard<'a> {
     Program(&'a Planned, Terms, String),
     /// A program of the guest printed this.
     Output(String),
+    /// The worker waits for a piece of this file of the plan.
+    Piece(&'a Planned, &'a Source, u64),
     /// There is nothing to do.
     Nothing,
     /// The worker has done all.
@@ -186,6 +189,13 @@ impl<'a> Conversation<'a> {
             }
             FromWorker::Output(line) if self.ran.is_some() && self.place == "vm" => Ok(Heard::Output(line)),
             FromWorker::Output(_) => Err(wrong("prints for a program that does not run")),
+            FromWorker::Piece { source, offset } => {
+                let known = usize::try_from(source).ok().and_then(|number| planned.sources.get(number));
+                match known.filter(|_| self.mode == Mode::Change) {
+                    Some(source) => Ok(Heard::Piece(planned, source, offset)),
+                    None => Err(wrong("asks for a file that is not planned")),
+                }
+            }
             FromWorker::Operation(ending) if ending.name == planned.operation.name => {
                 self.end_operation(ending);
                 let first = self.reports.len() == 1;

@@ -29,7 +29,7 @@ use crate::plan::Planned;
 use crate::report::{Event, Observer};
 use crate::sys::confine::{Reach, confine};
 use pipe::WipedWriter;
-use protocol::{Ending, FromWorker, Start, ToWorker, VERSION, read_message, write_message};
+use protocol::{Ending, FromWorker, Start, ToWorker, VERSION, read_data, read_message, write_message};
 
 /// The one argument of a worker. No command and no image can have this name.
 pub const ARGUMENT: &str = "--guestseal-worker";
@@ -157,6 +157,12 @@ impl<W: Write> Host for Worker<'_, W> {
 
     fn run_program(&mut self, action: usize, script: String) -> Result<()> {
         self.ask(&FromWorker::Program { action, script })
+    }
+
+    fn piece(&mut self, source: u32, offset: u64) -> Result<Vec<u8>> {
+        self.wire.say(&FromWorker::Piece { source, offset });
+        self.wire.flush()?;
+        read_data(self.input).map_err(|broken| Error::failed("the parent does not answer").caused_by(broken))
     }
 }
 

@@ -16,7 +16,7 @@ use super::conversation::{Conversation, Edited, Heard};
 use super::pipe::WipedReader;
 use super::programs::Programs;
 use super::protocol::{
-    Broken, FromWorker, Start, ToWorker, VERSION, WirePlanned, read_message, write_message,
+    Broken, FromWorker, Start, ToWorker, VERSION, WirePlanned, read_message, write_data, write_message,
 };
 use crate::apply::{Mode, in_operation};
 use crate::error::{Error, Result, both};
@@ -78,14 +78,14 @@ pub fn start<'a>(
 }
 
 /// Has a worker edit the guest mounted at `folder`, in the machine that this is, for the host, to whom each of its messages
-/// is handed; the last one is that it is done, or why it failed.
+/// is handed and who gives the pieces that it asks for; the last one is that it is done, or why it failed.
 ///
 /// # Errors
 /// When the worker dies or is not understood, and what `forward` fails of.
 pub fn relay(
     start: Start<'_>,
     folder: &Path,
-    forward: &mut dyn FnMut(FromWorker) -> Result<()>,
+    forward: &mut dyn FnMut(FromWorker) -> Result<Option<Vec<u8>>>,
 ) -> Result<()> {
     let programs = Programs::new(folder, start.mount_points.clone(), true);
     if start.mode == Mode::Change {
@@ -105,14 +105,16 @@ pub fn relay(
         };
         done += usize::from(matches!(message, FromWorker::Operation(_)));
         let last = matches!(message, FromWorker::Done | FromWorker::Failed(_));
-        forward(message).map_err(Stop::Error)?;
+        if let Some(piece) = forward(message).map_err(Stop::Error)? {
+            return Ok(Next::Data(piece));
+        }
         let Some((script, terms)) = program else {
             return Ok(if last { Next::End(None) } else { Next::Listen });
         };
         let mut trouble = Ok(());
         let ran = programs.run(&script, &terms, &mut |line| {
             if trouble.is_ok() {
-                trouble = forward(FromWorker::Output(line.to_owned()));
+                trouble = forward(FromWorker::Output(line.to_owned())).map(drop);
             }
         });
         both(ran, trouble).map_err(Stop::Error)?;
@@ -125,7 +127,7 @@ fn terms(operation: &Operation) -> Vec<Option<Terms>> {
     operation.actions.iter().map(|action| Terms::of(action).cloned()).collect()
 }
 
-/// Hears out a worker whose messages come from elsewhere.
+/// Hears out a worker whose messages come from elsewhere; `next` is handed the piece that the last message asked for.
 ///
 /// # Errors
 /// Those of the operations, when the worker does not keep to the protocol, and what `next` fails of.
@@ -133,12 +135,14 @@ pub fn hear_out(
     operations: &[Planned],
     how: (Mode, bool),
     observer: &mut dyn Observer,
-    next: &mut dyn FnMut() -> Result<FromWorker>,
+    next: &mut dyn FnMut(Option<Vec<u8>>) -> Result<FromWorker>,
 ) -> Result<Edited> {
     let mut listener = Listener::new(operations, how, None, observer);
+    let mut answer = None;
     loop {
-        match listener.hear(next()?) {
+        match listener.hear(next(answer.take())?) {
             Ok(Next::Listen) => {}
+            Ok(Next::Data(piece)) => answer = Some(piece),
             Ok(Next::End(None)) => return listener.end(),
             Ok(Next::End(Some(error))) | Err(Stop::Error(error)) => return Err(error),
             Ok(Next::Answer) => return Err(Error::failed(CUT)),
@@ -226,14 +230,7 @@ impl Worker {
     }
 
     fn tell(&mut self, message: &ToWorker<'_>) -> Result<(), Stop> {
-        write_message(&mut self.input, message).map_err(|error| {
-            let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-            if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
-                Stop::Broken(Broken::Ended)
-            } else {
-                Stop::Error(error)
-            }
-        })
+        write_message(&mut self.input, message).map_err(ended)
     }
 
     /// Ok when the worker came to its end: with the error that it told of, if it did.
@@ -242,6 +239,9 @@ impl Worker {
             match hear(read_message(&mut self.output)?)? {
                 Next::Listen => {}
                 Next::Answer => self.tell(&ToWorker::ScriptDone)?,
+                Next::Data(piece) => {
+                    write_data(&mut self.input, &piece).map_err(ended)?;
+                }
                 Next::End(error) => return Ok(error),
             }
         }
@@ -254,10 +254,21 @@ impl Worker {
     }
 }
 
+/// A worker that does not listen any more has ended.
+fn ended(error: Error) -> Stop {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+        Stop::Broken(Broken::Ended)
+    } else {
+        Stop::Error(error)
+    }
+}
+
 /// What to do after a message.
 enum Next {
     Listen,
     Answer,
+    Data(Vec<u8>),
     End(Option<Error>),
 }
 
@@ -329,6 +340,11 @@ impl<'a, 'o> Listener<'a, 'o> {
                 return Ok(Next::Answer);
             }
             Heard::Output(line) => self.observer.event(Event::Output(&plain(&line, LINE))),
+            Heard::Piece(planned, source, offset) => {
+                let piece =
+                    source.piece(offset).map_err(|error| Stop::Error(in_operation(planned, error)))?;
+                return Ok(Next::Data(piece));
+            }
             Heard::Done => return Ok(Next::End(None)),
             Heard::Failed(error) => return Ok(Next::End(Some(error))),
         }

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::wire::{WireError, WirePassword, WirePrints};
+use crate::action::brought::Item;
 use crate::action::{Note, Settings};
 use crate::apply::Mode;
 use crate::error::{Context, Error, Result};
+use crate::guest::change::PIECE;
 use crate::guest::path_serde;
 use crate::inspect::guest::Guest;
 use crate::operation::Operation;
@@ -25,7 +27,7 @@ use crate::sys::confine::Confinement;
 use crate::uuids::NewUuid;
 
 /// The version of this protocol: the first thing that each side says.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The longest message in bytes. The longest path that a kernel takes is 4 KiB, a deep tree's may be longer.
 pub const MESSAGE_LIMIT: u32 = 16 << 20;
 
@@ -68,17 +70,18 @@ pub struct WirePlanned<'a> {
     values: Cow<'a, BTreeMap<String, String>>,
     passwords: Vec<(Cow<'a, str>, WirePassword)>,
     uuids: Cow<'a, Option<Vec<NewUuid>>>,
+    brought: Cow<'a, BTreeMap<String, Vec<Item>>>,
     recorded: bool,
 }
 
 impl<'a> From<&'a Planned> for WirePlanned<'a> {
     fn from(planned: &'a Planned) -> Self {
-        let Settings { values, passwords, uuids, recorded } = &planned.settings;
+        let Settings { values, passwords, uuids, brought, recorded } = &planned.settings;
         let passwords =
             passwords.iter().map(|(user, change)| (user.as_str().into(), change.clone().into())).collect();
         let operation = Cow::Borrowed(&planned.operation);
-        let (values, uuids) = (Cow::Borrowed(values), Cow::Borrowed(uuids));
-        Self { operation, values, passwords, uuids, recorded: *recorded }
+        let (values, uuids, brought) = (Cow::Borrowed(values), Cow::Borrowed(uuids), Cow::Borrowed(brought));
+        Self { operation, values, passwords, uuids, brought, recorded: *recorded }
     }
 }
 
@@ -91,12 +94,13 @@ impl WirePlanned<'_> {
 
 impl From<WirePlanned<'_>> for Planned {
     fn from(planned: WirePlanned<'_>) -> Self {
-        let WirePlanned { operation, values, passwords, uuids, recorded } = planned;
+        let WirePlanned { operation, values, passwords, uuids, brought, recorded } = planned;
         let passwords =
             passwords.into_iter().map(|(user, change)| (user.into_owned(), change.into())).collect();
-        let (values, uuids) = (values.into_owned(), uuids.into_owned());
-        let settings = Settings { values, passwords, uuids, recorded };
-        Self { operation: operation.into_owned(), settings }
+        let (values, uuids, brought) = (values.into_owned(), uuids.into_owned(), brought.into_owned());
+        let settings = Settings { values, passwords, uuids, brought, recorded };
+        // Where the files of the host are is the parent's affair.
+        Self { operation: operation.into_owned(), settings, sources: Vec::new() }
     }
 }
 
@@ -130,6 +134,13 @@ pub enum FromWorker {
     },
     /// A line that a program of the guest printed. Only a machine's agent says this, between a program and its end.
     Output(String),
+    /// The parent shall give the bytes of a file of the host from there on: one frame of [`write_data`] is the answer.
+    Piece {
+        /// Its number among those of the operation.
+        source: u32,
+        /// Where in it.
+        offset: u64,
+    },
     /// The operation is done.
     Operation(Ending),
     /// All operations are done.
@@ -215,6 +226,33 @@ pub fn read_message<T: DeserializeOwned>(input: &mut dyn Read) -> Result<T, Brok
     serde_json::from_slice(&bytes).map_err(|error| {
         Broken::Protocol(format!("its message is malformed at byte {} of {length}", error.column()))
     })
+}
+
+/// Writes bytes as they are, after their length.
+///
+/// # Errors
+/// When there are more than [`PIECE`], or they cannot be written.
+pub fn write_data(output: &mut dyn Write, bytes: &[u8]) -> Result<()> {
+    let failed = || "cannot tell the other side";
+    let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= PIECE);
+    let length = length.ok_or_else(|| Error::failed("a piece of a file is too long"))?;
+    output.write_all(&length.to_le_bytes()).and_then(|()| output.write_all(bytes)).context(failed)
+}
+
+/// Reads such bytes.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn read_data(input: &mut dyn Read) -> Result<Vec<u8>, Broken> {
+    let mut length = [0; 4];
+    read_exact(input, &mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > PIECE {
+        return Err(Broken::Protocol(format!("its piece of {length} bytes is too long")));
+    }
+    let mut bytes = vec![0; length as usize];
+    read_exact(input, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_exact(input: &mut dyn Read, bytes: &mut [u8]) -> Result<(), Broken> {

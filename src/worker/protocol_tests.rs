@@ -38,6 +38,7 @@ fn planned(name: &str, values: &[(&str, &str)], password: Option<&str>) -> Plann
     Planned {
         operation,
         settings: Settings { values, passwords: passwords.into_iter().collect(), ..Settings::default() },
+        sources: Vec::new(),
     }
 }
 
@@ -178,6 +179,7 @@ fn word() -> impl Strategy<Value = FromWorker> {
         1 => Just(FromWorker::Ready { version: 9, confinement: confinement() }),
         4 => path.clone().prop_map(|path| FromWorker::File(FileReport { action: Verb::Remove, path, bytes: 1 })),
         2 => path.prop_map(|path| FromWorker::Note(Note { path: Some(path), message: "m".into() })),
+        1 => (0..3_u32, any::<u64>()).prop_map(|(source, offset)| FromWorker::Piece { source, offset }),
         3 => script.prop_map(|script| FromWorker::Script(script.into())),
         1 => (0..3_usize).prop_map(|action| FromWorker::Program { action, script: "true".into() }),
         1 => Just(FromWorker::Output("line".into())),

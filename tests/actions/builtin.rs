@@ -73,7 +73,7 @@ fn planned() -> Vec<Planned> {
             let request = PasswordRequest::root("password:correct horse").unwrap();
             settings.passwords = vec![(request.user, request.selector.load().unwrap())];
         }
-        Planned { operation: operation.clone(), settings }
+        Planned { operation: operation.clone(), settings, sources: Vec::new() }
     };
     doing.map(plan).collect()
 }

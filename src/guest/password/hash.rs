@@ -4,12 +4,14 @@ use sha_crypt::{PasswordVerifier as _, ShaCrypt};
 use yescrypt::{CustomizedPasswordHasher as _, Mode, PasswordHasher as _, Yescrypt};
 
 use super::change::fill;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::guest::secret::{Secret, wipe_stack};
 
 /// How a password is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
+    /// `$5$`: only when it is asked for.
+    Sha256Crypt,
     /// `$6$`: every libcrypt of the last decade knows it.
     Sha512Crypt,
     /// `$y$`: libxcrypt 4.3 and newer.
@@ -33,6 +35,22 @@ const YESCRYPT_MOST: u64 = 1 << 19;
 const SHA512_MOST: u32 = 1_000_000;
 
 impl Scheme {
+    /// The scheme of this name, as `--password-crypto` has them.
+    ///
+    /// # Errors
+    /// A usage error for others, md5 among them.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "sha256" => Ok(Self::Sha256Crypt),
+            "sha512" => Ok(Self::Sha512Crypt),
+            "yescrypt" => Ok(Self::Yescrypt),
+            "md5" => Err(Error::unsupported("passwords are not hashed with md5, which is broken")
+                .hint("every guest with glibc 2.7 (2007) or newer takes sha512")),
+            _ => Err(Error::usage(format!("{name:?} is no way to hash passwords"))
+                .hint("there are sha256, sha512 and yescrypt, as in --password-crypto sha512")),
+        }
+    }
+
     /// The hash of a password with a fresh salt, as it stands in shadow(5).
     ///
     /// # Errors
@@ -48,6 +66,11 @@ impl Scheme {
     fn crypt(self, password: &[u8]) -> Result<String> {
         let failed = || "cannot hash the password";
         Ok(match self {
+            Self::Sha256Crypt => {
+                let mut salt = [0; SHA512_SALT];
+                fill(&mut salt)?;
+                ShaCrypt::SHA256.hash_password_with_salt(password, &salt).context(failed)?.to_string()
+            }
             Self::Sha512Crypt => {
                 let mut salt = [0; SHA512_SALT];
                 fill(&mut salt)?;
