@@ -32,8 +32,8 @@ pub const STEPS: (&str, &str) = ("customize-steps", "steps");
 pub struct Plan {
     /// The images of its disks.
     pub images: Vec<PathBuf>,
-    /// Their format, where the user said it.
-    pub format: Option<Format>,
+    /// The format of each, where the user said it.
+    pub formats: Vec<Option<Format>>,
     /// How to attach them; none to take the first way that works.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.

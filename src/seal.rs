@@ -101,8 +101,10 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let open = |image: &PathBuf| Image::open(image, plan.format, usage, plan.past);
-    let images = plan.images.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let open = |(number, image): (usize, &PathBuf)| {
+        Image::open(image, plan.formats.get(number).copied().flatten(), usage, plan.past)
+    };
+    let images = plan.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
     for held in images.iter().flat_map(Image::holds) {
         observer.event(Event::Warning(&held));
     }

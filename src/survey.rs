@@ -62,8 +62,8 @@ pub struct Survey {
 pub struct Target {
     /// The images of its disks.
     pub images: Vec<PathBuf>,
-    /// Their format, where the user said it.
-    pub format: Option<Format>,
+    /// The format of each, where the user said it.
+    pub formats: Vec<Option<Format>>,
     /// How to attach them.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
@@ -83,7 +83,7 @@ impl From<&Plan> for Target {
     fn from(plan: &Plan) -> Self {
         Self {
             images: plan.images.clone(),
-            format: plan.format,
+            formats: plan.formats.clone(),
             attach: plan.attach,
             isolation: plan.isolation.clone(),
             root: plan.root.clone(),
@@ -109,9 +109,10 @@ pub fn survey(target: &Target, operations: &[Planned], observer: &mut dyn Observ
 
 fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
     let usage = if target.repair { Use::Read } else { Use::Look };
-    let mut open = |path: &PathBuf| {
+    let mut open = |(number, path): (usize, &PathBuf)| {
         observer.event(Event::Image(path));
-        let image = Image::open(path, target.format, usage, target.past)?;
+        let format = target.formats.get(number).copied().flatten();
+        let image = Image::open(path, format, usage, target.past)?;
         if let Some(who) = image.lock.moving() {
             let name = path.display();
             observer
@@ -119,7 +120,7 @@ fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
         }
         Ok(image)
     };
-    target.images.iter().map(&mut open).collect()
+    target.images.iter().enumerate().map(&mut open).collect()
 }
 
 /// The same failure, which may be due to somebody who changes an image meanwhile.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::formats::FormatChoice;
+use super::steps::StepArgs;
+use super::virt::Called;
 use crate::attach::Way;
 use crate::erase::policy::Policy;
 use crate::guest::secret::Secret;
@@ -85,7 +88,11 @@ pub enum OperationsCommand {
         files: Vec<PathBuf>,
     },
     /// Print the JSON Schema of operation files.
-    Schema,
+    Schema {
+        /// That of profiles.
+        #[arg(long)]
+        profile: bool,
+    },
 }
 
 /// How to talk.
@@ -105,7 +112,7 @@ pub struct OutputArgs {
     #[arg(short = 'x', long = "trace", global = true)]
     pub trace: bool,
     /// When to use colours.
-    #[arg(long, visible_alias = "colors", alias = "colours", global = true, value_name = "WHEN", default_value = "auto",
+    #[arg(long, visible_alias = "colors", aliases = ["colour", "colours"], global = true, value_name = "WHEN", default_value = "auto",
         num_args = 0..=1, default_missing_value = "always", require_equals = true)]
     pub color: ColorChoice,
 }
@@ -130,9 +137,12 @@ pub struct CatalogueArgs {
 /// How to open an image.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ImageArgs {
-    /// Format of the images; told by their first bytes when left out.
-    #[arg(long, value_name = "FORMAT", hide_possible_values = false)]
-    pub format: Option<Format>,
+    /// Format of the images, or of the disks named by -a behind it; told by their first bytes when left out, or `auto`.
+    #[arg(long, value_name = "FORMAT", action = ArgAction::Append)]
+    pub format: Vec<FormatChoice>,
+    /// That of each disk named by -a; see [`ImageArgs::place_formats`].
+    #[arg(skip)]
+    pub disk_formats: Vec<Option<Format>>,
     /// How to attach images.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: AttachChoice,
@@ -202,6 +212,12 @@ pub struct SelectionArgs {
     /// Run only what is on by default in this group. May be repeated.
     #[arg(long, value_name = "GROUP")]
     pub remove: Vec<Group>,
+    /// Take operations, parameters, passwords and steps from this file; options come after it.
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// Steps of the customisation.
+    #[command(flatten)]
+    pub steps: StepArgs,
     /// Set the guest's host name.
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
@@ -214,6 +230,9 @@ pub struct SelectionArgs {
     /// Set a user's password, as --root-password does. May be repeated.
     #[arg(long, value_name = "USER:SELECTOR")]
     pub password: Vec<Secret>,
+    /// Hash passwords in this way: sha256, sha512 or yescrypt; as the guest itself does when left out.
+    #[arg(long, value_name = "SCHEME")]
+    pub password_crypto: Option<String>,
     /// Run this script of the host in the guest's root folder. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub script: Vec<PathBuf>,
@@ -342,6 +361,41 @@ pub struct SealArgs {
     /// Which operations.
     #[command(flatten)]
     pub selection: SelectionArgs,
+    /// Options of virt-sysprep that mean nothing here.
+    #[command(flatten)]
+    pub meaningless: MeaninglessArgs,
+    /// The name by which the program was called.
+    #[arg(skip)]
+    pub called: Called,
+}
+
+/// Options of virt-sysprep and virt-customize about what does not exist here; docs/virt-sysprep.md says of each why.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MeaninglessArgs {
+    /// Keys are not asked for.
+    #[arg(long, hide = true)]
+    pub echo_keys: bool,
+    /// Nothing runs in the guest.
+    #[arg(long, hide = true)]
+    pub network: bool,
+    /// Nothing runs in the guest.
+    #[arg(long, hide = true)]
+    pub no_network: bool,
+    /// Messages are never broken into lines.
+    #[arg(long, hide = true)]
+    pub wrap: bool,
+    /// Only `--selinux-relabel` relabels.
+    #[arg(long, hide = true)]
+    pub no_selinux_relabel: bool,
+    /// The guest is mounted where only this run sees it.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub scriptdir: Option<PathBuf>,
+    /// Nothing runs in the guest.
+    #[arg(short, long, hide = true, value_name = "MB")]
+    pub memsize: Option<u32>,
+    /// Nothing runs in the guest.
+    #[arg(long, hide = true, value_name = "N")]
+    pub smp: Option<u32>,
 }
 
 /// Which digest.

@@ -3,10 +3,13 @@
 pub mod args;
 mod describe;
 mod exit;
+pub mod formats;
 pub mod print;
 pub mod request;
 mod run;
+pub mod steps;
 mod tree;
+pub mod virt;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,7 +17,6 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
@@ -23,59 +25,7 @@ use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
 use print::{Printer, error_document, finishing};
-
-/// Options of virt-sysprep that guestseal does not have yet. Naming them here keeps a pipeline from believing that a
-/// mistyped option is to blame.
-const NOT_YET: [&str; 48] = [
-    "--append-line",
-    "--chmod",
-    "--chown",
-    "--commands-from-file",
-    "--connect",
-    "--copy",
-    "--copy-in",
-    "--delete",
-    "--domain",
-    "--echo-keys",
-    "--edit",
-    "--firstboot",
-    "--firstboot-command",
-    "--firstboot-install",
-    "--inject-blnsvr",
-    "--inject-qemu-ga",
-    "--inject-virtio-win",
-    "--install",
-    "--link",
-    "--mkdir",
-    "--mount-options",
-    "--move",
-    "--network",
-    "--no-logfile",
-    "--no-network",
-    "--no-selinux-relabel",
-    "--password-crypto",
-    "--run",
-    "--run-command",
-    "--scriptdir",
-    "--scrub",
-    "--selinux-relabel",
-    "--sm-attach",
-    "--sm-credentials",
-    "--sm-register",
-    "--sm-remove",
-    "--sm-unregister",
-    "--ssh-inject",
-    "--tar-in",
-    "--touch",
-    "--truncate",
-    "--truncate-recursive",
-    "--uninstall",
-    "--update",
-    "--upload",
-    "--write",
-    "-c",
-    "-d",
-];
+use virt::Called;
 
 /// Parses, runs, and turns the result into an exit code.
 pub fn main() -> ExitCode {
@@ -177,14 +127,26 @@ fn fail(printer: &mut Printer, error: &Error) -> Exit {
 }
 
 fn parse() -> Result<Cli, Exit> {
-    let wants_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
-    let mut command = Cli::command();
-    let matches =
-        command.try_get_matches_from_mut(std::env::args_os()).map_err(|error| refuse(&error, wants_json))?;
+    let words = || std::env::args_os();
+    let wants_json = words().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    let called = Called::by(words().next().as_deref());
+    let mut command = if called == Called::Guestseal { Cli::command() } else { virt::command(called) };
+    let matches = command.try_get_matches_from_mut(words()).map_err(|error| refuse(&error, wants_json))?;
+    if called != Called::Guestseal {
+        return virt::cli(called, &matches).map_err(|error| refuse(&error, wants_json));
+    }
     if let Some(error) = misplaced(&command, &matches) {
         return Err(fail(&mut Printer::plain(wants_json), &error));
     }
-    Cli::from_arg_matches(&matches).map_err(|error| refuse(&error, wants_json))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| refuse(&error, wants_json))?;
+    match (&mut cli.command, matches.subcommand()) {
+        (None, _) => cli.seal.image.place_formats(&matches),
+        (Some(args::Command::Seal(args)), Some((_, matches))) => args.image.place_formats(matches),
+        (Some(args::Command::Inspect(args)), Some((_, matches))) => args.image.place_formats(matches),
+        (Some(args::Command::Verify(args)), Some((_, matches))) => args.image.place_formats(matches),
+        _ => {}
+    }
+    Ok(cli)
 }
 
 /// Options of `seal` before another command, or a command after options of `seal`, mean something else than they
@@ -210,23 +172,8 @@ fn misplaced(command: &Command, matches: &ArgMatches) -> Option<Error> {
     )
 }
 
-/// clap's own errors: help and version are no failures, and options of virt-sysprep that are still missing are told
-/// from unknown ones.
+/// clap's own errors: help and version are no failures.
 fn refuse(error: &clap::Error, wants_json: bool) -> Exit {
-    if let (ClapErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
-        (error.kind(), error.get(ContextKind::InvalidArg))
-    {
-        let name = option.split('=').next().unwrap_or_default();
-        if NOT_YET.contains(&name) {
-            let error = Error::unsupported(format!(
-                "{name} is an option of virt-sysprep that guestseal does not have yet"
-            ));
-            return fail(
-                &mut Printer::plain(wants_json),
-                &error.hint("leave it out, or do this step with virt-customize for now"),
-            );
-        }
-    }
     // Printing can only fail when nobody reads.
     let _ = error.print();
     if !error.use_stderr() {

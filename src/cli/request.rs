@@ -8,15 +8,19 @@ use nix::unistd::{AccessFlags, access};
 
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
 use crate::erase::policy::{ErasePlan, Policy};
-use crate::error::{Context, Error, Result};
-use crate::guest::password::PasswordRequest;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::guest::password::{PasswordRequest, Scheme, Selector};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
+use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
 use crate::mount::wanted::{self, Wanted};
+use crate::operation::profile::{self, Password, Profile};
+use crate::operation::schema::Group;
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
-use crate::plan::{Parameters, Plan, Planned, with_parameters};
+use crate::payload::gather;
+use crate::plan::{PASSWORDS, Parameters, Plan, Planned, with_parameters};
 use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
 use crate::sys::users::Identity;
 use crate::uuids::{self, Kind};
@@ -58,25 +62,61 @@ pub struct Chosen {
 ///
 /// # Errors
 /// Usage errors.
-pub fn choose(args: &SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
+pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
     let mut warnings = Vec::new();
-    let parameters = parameters(args, &mut warnings)?;
+    let profile = args.profile.as_deref().map(read_profile).transpose()?.unwrap_or_default();
+    let mut steps = profile.actions.clone();
+    steps.extend(super::steps::steps(args)?);
+    let mut parameters = parameters(args, &profile, &mut warnings)?;
+    parameters.steps = steps;
+    let lists: Vec<String> = profile.operations.iter().chain(&args.operations).cloned().collect();
+    let groups: Vec<Group> = profile.remove.iter().chain(&args.remove).copied().collect();
     let request = Request {
-        operations: &args.operations,
+        operations: &lists,
         enable: args.enable.as_deref(),
-        remove: &args.remove,
+        remove: &groups,
         given: &parameters.given(),
     };
     let selection = select(catalogue, &request)?;
-    let operations = with_parameters(&selection, &parameters)?;
+    let mut operations = with_parameters(&selection, &parameters)?;
+    let home = home();
+    operations.iter_mut().try_for_each(|planned| gather(planned, home.as_deref()))?;
     let passwords = parameters.passwords.iter();
     let generated =
         passwords.filter_map(|(user, change)| Some((user.clone(), change.generated()?.clone()))).collect();
     Ok(Chosen { operations, warnings, generated })
 }
 
-fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parameters> {
+/// The profile in a file of this host.
+fn read_profile(path: &Path) -> Result<Profile> {
+    let origin = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .context_kind(ErrorKind::Usage, || format!("cannot read the profile {origin}"))?;
+    profile::parse(&text, &origin)
+}
+
+/// Where this user's default SSH key is.
+fn home() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
+    let home = std::env::var_os("HOME");
+    home.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn parameters(args: &SelectionArgs, profile: &Profile, warnings: &mut Vec<String>) -> Result<Parameters> {
     let mut parameters = Parameters::default();
+    for (operation, values) in &profile.parameters {
+        for (parameter, value) in values {
+            parameters.set(operation, parameter, value);
+        }
+    }
+    for Password { user, selector } in &profile.passwords {
+        let selector = Selector::parse(selector)?;
+        if selector.shows_in_process_list() {
+            return Err(Error::usage(format!("the password of {user} stands in the profile"))
+                .hint("a profile is kept and shared: write file:FILE, random, locked or disabled"));
+        }
+        parameters.passwords.push((user.clone(), selector.load()?));
+    }
     for setting in &args.set {
         // Not quoted: whoever mistypes may have typed a secret.
         let wrong = || Error::usage("--set needs OPERATION.PARAMETER=VALUE");
@@ -121,6 +161,13 @@ fn parameters(args: &SelectionArgs, warnings: &mut Vec<String>) -> Result<Parame
         }
         parameters.passwords.push((request.user, request.selector.load()?));
     }
+    if let Some(name) = &args.password_crypto {
+        Scheme::named(name).map_err(|error| error.within("--password-crypto"))?;
+        // Without a password there is nothing to hash, as virt-sysprep has it.
+        if !parameters.passwords.is_empty() {
+            parameters.set(PASSWORDS.0, "crypto", name);
+        }
+    }
     Ok(parameters)
 }
 
@@ -145,6 +192,34 @@ pub(super) fn guests(images: &[PathBuf], add: &[PathBuf]) -> Result<Vec<Vec<Path
     Ok(guests)
 }
 
+/// What is scrubbed is not to be read back, so something must erase it.
+///
+/// # Errors
+/// A usage error where nothing does.
+pub(super) fn refuse_scrub(args: &SealArgs) -> Result<()> {
+    let erases = args.erase != Policy::None && args.tree.is_none();
+    if erases || !args.selection.steps.names().any(|name| name == "scrub") {
+        return Ok(());
+    }
+    Err(Error::usage("--scrub wants that nobody can read the file back, and nothing is erased here")
+        .hint("leave out --erase none, or delete the file: --delete FILE"))
+}
+
+/// The format of each disk of a guest: those of `-a`, or one for the only disk of each.
+///
+/// # Errors
+/// A usage error when several are given for images without -a.
+pub(super) fn formats(args: &ImageArgs) -> Result<Vec<Option<Format>>> {
+    match args.format.as_slice() {
+        _ if !args.disk_formats.is_empty() => Ok(args.disk_formats.clone()),
+        [] => Ok(Vec::new()),
+        [format] => Ok(vec![format.format()]),
+        _ => Err(Error::usage("--format is given more than once for images without -a").hint(
+            "seal images of different formats one after the other, or name disks by --format FORMAT -a DISK",
+        )),
+    }
+}
+
 /// Refuses one image that is named twice, by whatever names. Those that are missing are for whoever opens them to report.
 pub(super) fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
     let known = images.iter().filter_map(|path| Some((*path, Identity::of(&path.metadata().ok()?))));
@@ -166,7 +241,7 @@ pub(super) fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
 ///
 /// # Errors
 /// As [`choose`], and usage errors about the images.
-pub fn plans(args: &SealArgs) -> Result<Plans> {
+pub fn plans(args: &mut SealArgs) -> Result<Plans> {
     let guests = guests(&args.images, &args.add)?;
     let images: Vec<_> = guests.iter().flatten().collect();
     refuse_twice(&images)?;
@@ -193,7 +268,9 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
         allow_backing: args.image.allow_backing,
         keep_unreferenced: args.erase == Policy::None,
     };
-    let mut chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    refuse_scrub(args)?;
+    let catalogue = catalogue(&args.selection.catalogue)?;
+    let mut chosen = choose(&mut args.selection, &catalogue)?;
     let typed = |selector: &Secret| selector.expose().contains(":key:");
     if args.image.key.iter().any(typed) {
         chosen.warnings.push(
@@ -201,6 +278,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
                 .into(),
         );
     }
+    let formats = formats(&args.image)?;
     let isolation = isolation(&args.image, &chosen.operations)?;
     if isolation.isolate == Isolate::Vm && !args.selection.script.is_empty() {
         return Err(Error::usage(
@@ -211,7 +289,7 @@ pub fn plans(args: &SealArgs) -> Result<Plans> {
     let mount_options = mount_options(&args.image)?;
     let plan = |images: Vec<PathBuf>| Plan {
         images,
-        format: args.image.format,
+        formats: formats.clone(),
         attach: args.image.attach.way(),
         isolation: isolation.clone(),
         root: args.image.root.clone(),

@@ -14,13 +14,15 @@ use super::args::{
 use super::describe::{describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
-use super::request::{Plans, catalogue, choose, guests, isolation, mount_options, plans, refuse_twice};
-use super::tree;
+use super::request::{
+    Plans, catalogue, choose, formats, guests, isolation, mount_options, plans, refuse_twice,
+};
+use super::{tree, virt};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
-use crate::operation::{json_schema, parse};
+use crate::operation::{json_schema, parse, profile};
 use crate::plan::Planned;
 use crate::recover::of_several;
 use crate::seal::seal;
@@ -35,7 +37,7 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
     match cli.command {
         None => seal_images(cli.seal, printer),
         Some(Command::Seal(args)) => seal_images(args, printer),
-        Some(Command::Inspect(args)) => inspect(&args, printer),
+        Some(Command::Inspect(args)) => inspect(args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
         Some(Command::Recover { images }) => each(&images, printer, recover),
         Some(Command::Operations(command)) => operations(command, printer),
@@ -53,10 +55,12 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     if args.list_operations {
         return list(&args.selection.catalogue, printer);
     }
+    args.selection.steps.refuse()?;
+    virt::check(&mut args)?;
     if let Some(folder) = args.tree.take() {
         return tree::seal(&folder, &mut args, printer);
     }
-    let Plans { plans, warnings, generated } = plans(&args)?;
+    let Plans { plans, warnings, generated } = plans(&mut args)?;
     args.selection.forget_passwords();
     let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
     warnings.iter().for_each(|warning| printer.warning(warning));
@@ -166,7 +170,7 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 fn target(args: &ImageArgs, operations: &[Planned]) -> Result<Target> {
     Ok(Target {
         images: Vec::new(),
-        format: args.format,
+        formats: formats(args)?,
         attach: args.attach.way(),
         isolation: isolation(args, operations)?,
         root: args.root.clone(),
@@ -176,11 +180,13 @@ fn target(args: &ImageArgs, operations: &[Planned]) -> Result<Target> {
     })
 }
 
-fn inspect(args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
-    if let Some(folder) = &args.tree {
-        return tree::inspect(folder, args, printer);
+fn inspect(mut args: InspectArgs, printer: &mut Printer) -> Result<Exit> {
+    args.selection.steps.refuse()?;
+    if let Some(folder) = args.tree.take() {
+        return tree::inspect(&folder, &mut args, printer);
     }
-    let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+    let catalogue = catalogue(&args.selection.catalogue)?;
+    let chosen = choose(&mut args.selection, &catalogue)?;
     let guests = guests(&args.images, &args.add)?;
     refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
     let target = target(&args.image, &chosen.operations)?;
@@ -310,7 +316,8 @@ fn operations(command: OperationsCommand, printer: &mut Printer) -> Result<Exit>
             }
         }
         OperationsCommand::Validate { files } => return each(&files, printer, validate),
-        OperationsCommand::Schema => printer.document(&json_schema())?,
+        OperationsCommand::Schema { profile: false } => printer.document(&json_schema())?,
+        OperationsCommand::Schema { profile: true } => printer.document(&profile::json_schema())?,
     }
     Ok(Exit::Done)
 }

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::args::{DigestChoice, InspectArgs, SealArgs, VerifyArgs};
+use super::args::{DigestChoice, InspectArgs, SealArgs, SelectionArgs, VerifyArgs};
 use super::describe::{Totals, describe_found, describe_operations, guest_line};
 use super::exit::Exit;
 use super::print::{Printer, bytes};
-use super::request::{Chosen, catalogue, choose};
+use super::request::{Chosen, catalogue, choose, refuse_scrub};
 use super::run::{about, each, show_passwords, terminal, to_json};
 use crate::error::{ErrorKind, Result};
 use crate::plan::Planned;
@@ -21,7 +21,7 @@ use crate::tree::{TreePlan, TreeReport, seal_tree, survey_tree, verify_tree};
 /// Those of the command line; what failed in the folder is told and is the exit code.
 pub(super) fn seal(folder: &Path, args: &mut SealArgs, printer: &mut Printer) -> Result<Exit> {
     let Chosen { operations, warnings, generated } =
-        choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+        refuse_scrub(args).and_then(|()| choose_from(&mut args.selection))?;
     args.selection.forget_passwords();
     let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
     warnings.iter().for_each(|warning| printer.warning(warning));
@@ -45,6 +45,11 @@ pub(super) fn seal(folder: &Path, args: &mut SealArgs, printer: &mut Printer) ->
     Ok(exit)
 }
 
+fn choose_from(args: &mut SelectionArgs) -> Result<Chosen> {
+    let catalogue = catalogue(&args.catalogue)?;
+    choose(args, &catalogue)
+}
+
 fn summary(report: &TreeReport, started: Instant, printer: &Printer) -> String {
     let Totals { counts, content } = Totals::of(&report.operations);
     format!(
@@ -62,8 +67,8 @@ fn summary(report: &TreeReport, started: Instant, printer: &Printer) -> String {
 ///
 /// # Errors
 /// As [`seal`].
-pub(super) fn inspect(folder: &Path, args: &InspectArgs, printer: &mut Printer) -> Result<Exit> {
-    let chosen = choose(&args.selection, &catalogue(&args.selection.catalogue)?)?;
+pub(super) fn inspect(folder: &Path, args: &mut InspectArgs, printer: &mut Printer) -> Result<Exit> {
+    let chosen = choose_from(&mut args.selection)?;
     each([folder], printer, |folder, printer| look(folder, &chosen.operations, printer))
 }
 

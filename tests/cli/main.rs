@@ -9,6 +9,7 @@ mod arguments;
 #[path = "../common/mod.rs"]
 mod common;
 mod images;
+mod virt;
 
 use std::ffi::OsStr;
 use std::fs;
