@@ -177,7 +177,6 @@ fn the_other_programs_take_what_they_took_and_no_more() {
     listed.exits(0).says("\nmachine-id * ");
     // Its first column goes back into --enable.
     let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split(' ').next()).collect();
-    let names: Vec<_> = names;
     sysprep(&["--enable", &names.join(","), "-a", "missing.img"]).exits(1).complains("missing.img");
     sysprep(&["image.img"]).exits(2).complains("image.img").hints();
     sysprep(&["inspect", "x.img"]).exits(2).complains("inspect");
