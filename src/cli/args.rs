@@ -218,6 +218,12 @@ pub struct SelectionArgs {
     /// Steps of the customisation.
     #[command(flatten)]
     pub steps: StepArgs,
+    /// Let the guest's programs use this host's network.
+    #[arg(long, overrides_with = "no_network")]
+    pub network: bool,
+    /// The guest's programs have no network: that is so without this option too.
+    #[arg(long, overrides_with = "network")]
+    pub no_network: bool,
     /// Set the guest's host name.
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
@@ -375,12 +381,6 @@ pub struct MeaninglessArgs {
     /// Keys are not asked for.
     #[arg(long, hide = true)]
     pub echo_keys: bool,
-    /// Nothing runs in the guest.
-    #[arg(long, hide = true)]
-    pub network: bool,
-    /// Nothing runs in the guest.
-    #[arg(long, hide = true)]
-    pub no_network: bool,
     /// Messages are never broken into lines.
     #[arg(long, hide = true)]
     pub wrap: bool,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
+use super::steps::set_network;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::password::{PasswordRequest, Scheme, Selector};
@@ -67,6 +68,9 @@ pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen>
     let profile = args.profile.as_deref().map(read_profile).transpose()?.unwrap_or_default();
     let mut steps = profile.actions.clone();
     steps.extend(super::steps::steps(args)?);
+    if args.network || args.no_network {
+        set_network(&mut steps, args.network);
+    }
     let mut parameters = parameters(args, &profile, &mut warnings)?;
     parameters.steps = steps;
     let lists: Vec<String> = profile.operations.iter().chain(&args.operations).cloned().collect();

@@ -2,6 +2,7 @@
 //! which they are done, is found by their indices.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
@@ -9,11 +10,15 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use super::args::SelectionArgs;
 use super::virt::{REFUSED, Refused};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::operation::schema::Action;
-use crate::operation::step_text::{OPTIONS, StepOption, commands};
+use crate::operation::schema::{Action, Terms};
+use crate::operation::step_text::{OPTIONS, StepOption, commands, script};
 
 /// The option that brings others from a file.
 const FROM_FILE: &str = "commands-from-file";
+/// The option that names a script of the host for the guest's programs.
+const RUN: &str = "run";
+/// The longest such script in bytes: it goes to the worker in one message.
+const SCRIPT_LIMIT: u64 = 1 << 20;
 const HEADING: &str = "Customisation, in the order given";
 
 /// The options of the customisation as they were typed, in their order: name and value.
@@ -62,7 +67,9 @@ fn all() -> impl Iterator<Item = Arg> {
         let form = if refused.takes_value { "VALUE" } else { "" };
         Some(option(refused.name, form, refused.reason).short(refused.short?).hide(true))
     });
-    steps.chain([file]).chain(refused).chain(short)
+    let run =
+        option(RUN, "SCRIPT", "Run a script of this host in the guest, by the guest's programs, shut in");
+    steps.chain([file, run]).chain(refused).chain(short)
 }
 
 impl clap::Args for StepArgs {
@@ -79,7 +86,9 @@ impl FromArgMatches for StepArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let names = OPTIONS.iter().map(|step| (step.name, !step.form.is_empty()));
         let refused = REFUSED.iter().filter(|refused| !refused.elsewhere);
-        let names = names.chain([(FROM_FILE, true)]).chain(refused.map(|one| (one.name, one.takes_value)));
+        let names = names
+            .chain([(FROM_FILE, true), (RUN, true)])
+            .chain(refused.map(|one| (one.name, one.takes_value)));
         let mut typed = Vec::new();
         for (name, takes_value) in names {
             if takes_value {
@@ -118,12 +127,33 @@ pub(super) fn steps(args: &mut SelectionArgs) -> Result<Vec<Action>> {
 }
 
 fn of(name: &str, value: &str) -> Result<Vec<Action>> {
+    if name == RUN {
+        return run(value).map(|action| vec![action]);
+    }
     match (StepOption::named(name), REFUSED.iter().find(|refused| refused.name == name)) {
         (Some(option), _) => option.actions(value),
         (None, Some(refused)) => Err(refuse(refused)),
         (None, None) => Err(Error::usage(format!("{name} is no command of a customisation"))
             .hint("each line has an option of virt-customize without its dashes, such as: mkdir /srv/site")),
     }
+}
+
+/// The script in a file of the host.
+fn run(name: &str) -> Result<Action> {
+    let failed = || format!("--{RUN} cannot read {name}");
+    let file = fs::File::open(name).context_kind(ErrorKind::Usage, failed)?;
+    let mut text = String::new();
+    file.take(SCRIPT_LIMIT + 1).read_to_string(&mut text).context_kind(ErrorKind::Usage, failed)?;
+    if text.len() as u64 > SCRIPT_LIMIT {
+        return Err(Error::usage(format!("--{RUN} {name}: a script has at most {SCRIPT_LIMIT} bytes"))
+            .hint("bring it with --upload, and run it by --run-command"));
+    }
+    script(&text).map(Action::Run).map_err(|what| Error::usage(format!("--{RUN} {name}: {what}")))
+}
+
+/// Gives programs of the customisation the network, or takes it from them.
+pub(super) fn set_network(actions: &mut [Action], network: bool) {
+    actions.iter_mut().filter_map(Terms::of_mut).for_each(|terms| terms.network = network);
 }
 
 fn refuse(refused: &Refused) -> Error {

@@ -133,9 +133,8 @@ const fn refused(
     Refused { name, short: None, takes_value, elsewhere: false, reason, instead }
 }
 
-const RUNS: &str = "it runs programs of the guest, which no option does yet";
-const RUNS_INSTEAD: &str =
-    "write a profile with the verbs run or packages, or run them at the first boot, by --firstboot-command";
+const DISK: &str = "the guest's programs see no other disk than the guest's own";
+const DISK_INSTEAD: &str = "bring what they need with --copy-in or --tar-in";
 const LIBVIRT: &str = "guestseal does not talk to libvirt yet";
 const LIBVIRT_INSTEAD: &str = "name the guest's disks by -a, one after the other";
 const WINDOWS: &str = "it is for Windows, and guestseal seals Linux guests";
@@ -145,23 +144,18 @@ const RHSM_INSTEAD: &str = "register at the first boot, by --firstboot; the oper
 
 /// Options that cannot be done, with the reason.
 pub const REFUSED: &[Refused] = &[
-    Refused { elsewhere: true, ..refused("attach", true, RUNS, RUNS_INSTEAD) },
-    refused("attach-format", true, RUNS, RUNS_INSTEAD),
+    Refused { elsewhere: true, ..refused("attach", true, DISK, DISK_INSTEAD) },
+    refused("attach-format", true, DISK, DISK_INSTEAD),
     Refused { short: Some('c'), ..refused("connect", true, LIBVIRT, LIBVIRT_INSTEAD) },
     Refused { short: Some('d'), ..refused("domain", true, LIBVIRT, LIBVIRT_INSTEAD) },
     refused("inject-blnsvr", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-qemu-ga", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-virtio-win", true, WINDOWS, WINDOWS_INSTEAD),
-    refused("install", true, RUNS, RUNS_INSTEAD),
-    refused("run", true, RUNS, RUNS_INSTEAD),
-    refused("run-command", true, RUNS, RUNS_INSTEAD),
     refused("sm-attach", true, RHSM, RHSM_INSTEAD),
     refused("sm-credentials", true, RHSM, RHSM_INSTEAD),
     refused("sm-register", false, RHSM, RHSM_INSTEAD),
     refused("sm-remove", false, RHSM, RHSM_INSTEAD),
     refused("sm-unregister", false, RHSM, RHSM_INSTEAD),
-    refused("uninstall", true, RUNS, RUNS_INSTEAD),
-    refused("update", false, RUNS, RUNS_INSTEAD),
 ];
 
 /// What becomes of an option.
@@ -214,7 +208,16 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     ("--key SELECTOR", Same, ""),
     ("--keys-from-stdin", Same, ""),
     ("--list-operations", Same, "the same columns"),
-    ("--network, --no-network", NoEffect, "nothing runs in the guest that could use a network"),
+    (
+        "--network, --no-network",
+        Better,
+        "off unless asked for, with virt-customize too; the host's network, so only where the guest is mounted on the host",
+    ),
+    (
+        "--run SCRIPT",
+        Better,
+        "shut in by bubblewrap, on the host or in the machine, see docs/safety.md; at most 1 MiB",
+    ),
     ("-q, --quiet", Same, "errors only"),
     ("-v, --verbose", Same, "stages, and operations that changed nothing"),
     ("-V, --version", Same, "guestseal's version"),
@@ -256,8 +259,8 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     ),
     ("--commands-from-file FILE", Same, "at its place in the order"),
     ("--no-selinux-relabel", NoEffect, "guests are relabelled only when `--selinux-relabel` asks for it"),
-    ("-m, --memsize MB", NoEffect, "of virt-customize; nothing runs in the guest"),
-    ("--smp N", NoEffect, "of virt-customize; nothing runs in the guest"),
+    ("-m, --memsize MB", NoEffect, "of virt-customize; a virtual machine gets what it needs"),
+    ("--smp N", NoEffect, "of virt-customize; a virtual machine has one processor"),
 ];
 
 /// How steps differ; those that are not here are the same.
@@ -285,6 +288,8 @@ const STEPS: &[(&str, Answer, &str)] = &[
     ),
     ("firstboot-command", Better, "as --firstboot"),
     ("firstboot-install", Better, "as --firstboot; the guest finds its package manager when it boots"),
+    ("install", Better, "as --run; refused where there is no network: say --network"),
+    ("run-command", Better, "as --run"),
     (
         "scrub",
         Better,
@@ -297,6 +302,8 @@ const STEPS: &[(&str, Answer, &str)] = &[
         Better,
         "streamed; a link to a folder in the guest stays one; names with .. and compressed files are refused",
     ),
+    ("uninstall", Better, "as --run"),
+    ("update", Better, "as --install"),
     ("upload", Better, "streamed, of any length"),
 ];
 

@@ -258,7 +258,7 @@ fn check_regex(pattern: &str) -> Result<(), String> {
     regex::Regex::new(pattern).map(drop).map_err(|error| error.to_string())
 }
 
-fn check_some_text(text: &str) -> Result<(), String> {
+pub(crate) fn check_some_text(text: &str) -> Result<(), String> {
     if text.trim().is_empty() { Err("must not be empty".into()) } else { Ok(()) }
 }
 

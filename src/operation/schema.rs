@@ -369,6 +369,15 @@ impl Default for Terms {
 }
 
 impl Terms {
+    /// The same, to change them.
+    pub fn of_mut(action: &mut Action) -> Option<&mut Self> {
+        match action {
+            Action::Run(run) => Some(&mut run.terms),
+            Action::Packages(packages) => Some(&mut packages.terms),
+            _ => None,
+        }
+    }
+
     /// Those of an action that runs programs; none when it runs none.
     pub fn of(action: &Action) -> Option<&Self> {
         match action {
@@ -395,7 +404,7 @@ pub struct Run {
 }
 
 /// See [`Action::Packages`].
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Packages {
     /// Whether all packages are brought up to date first.
@@ -449,6 +458,8 @@ impl Action {
                 | A::Firstboot(_)
                 | A::Mkdir(_)
                 | A::Move(_)
+                | A::Packages(_)
+                | A::Run(_)
                 | A::Scrub(_)
                 | A::SelinuxRelabel(_)
                 | A::SshInject(_)

@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::form::{check_expression, check_glob, check_line, check_place};
-use super::schema::{Action, Bare, Link, Remove, When, Write};
+use super::form::{check_expression, check_glob, check_line, check_package, check_place, check_some_text};
+use super::schema::{Action, Bare, Link, Packages, Remove, Run, Terms, When, Write};
 use super::step::{
     AppendLine, Bring, Chmod, Chown, Delete, Empty, Firstboot, FromTo, OnePath, SshInject, Substitute,
 };
@@ -43,10 +43,12 @@ pub const OPTIONS: &[StepOption] = table! {
     "firstboot" "SCRIPT" "Run a script of this host once at the first boot" "setup.sh" |text| firstboot(|step| step.script = Some(text.to_owned()), text);
     "firstboot-command" "CMD+ARGS" "Run a command of the guest once at the first boot" "useradd -m bob" |text| firstboot(|step| step.command = Some(text.to_owned()), text);
     "firstboot-install" "PKG,PKG.." "Install packages at the first boot" "htop,vim" firstboot_install;
+    "install" "PKG,PKG.." "Install packages with the guest's package manager, shut in; needs --network" "htop,vim" |text| packages(text, |packages, names| packages.install = names);
     "link" "TARGET:LINK[:LINK..]" "Make symbolic links that point to TARGET" "/srv/site:/var/www" link;
     "mkdir" "DIR" "Make a folder with all above it" "/srv/site" |text| one(text).map(|step| vec![Action::Mkdir(step)]);
     "move" "SOURCE:DEST" "Move files inside the guest" "/etc/motd:/etc/motd.old" |text| from_to(text).map(|step| vec![Action::Move(step)]);
     "no-logfile" "" "Remove virt-builder's log file" "" |_| Ok(vec![log_file()]);
+    "run-command" "CMD+ARGS" "Run a command of the guest, shut in" "systemctl mask tmp.mount" |text| Ok(vec![Action::Run(script(text)?)]);
     "scrub" "FILE" "Remove a file; what it held cannot be read back" "/root/notes" |text| one(text).map(|step| vec![Action::Scrub(step)]);
     "selinux-relabel" "" "Have a guest with SELinux label all files at its next boot" "" |_| Ok(vec![Action::SelinuxRelabel(Bare {})]);
     "ssh-inject" "USER[:SELECTOR]" "Let a user log in with an SSH key: file:FILE, string:KEY, or your own newest" "bob:file:bob.pub" ssh_inject;
@@ -54,6 +56,8 @@ pub const OPTIONS: &[StepOption] = table! {
     "touch" "FILE" "Make an empty file, or set the times of one to now" "/etc/ready" |text| one(text).map(|step| vec![Action::Touch(step)]);
     "truncate" "FILE" "Set a file's length to zero" "/var/log/lastlog" |text| empty(text, false);
     "truncate-recursive" "PATH" "Set the length of all files in a folder to zero" "/var/log" |text| empty(text, true);
+    "uninstall" "PKG,PKG.." "Remove packages with the guest's package manager, shut in" "nano" |text| packages(text, |packages, names| packages.remove = names);
+    "update" "" "Bring all packages of the guest up to date, shut in; needs --network" "" |_| Ok(vec![Action::Packages(Packages { update: true, ..Packages::default() })]);
     "upload" "FILE:DEST" "Put a file of this host into the guest, with its owner and permissions" "motd:/etc/motd" |text| bring(text).map(|step| vec![Action::Upload(step)]);
     "write" "FILE:CONTENT" "Write a file" "/etc/motd:welcome" write;
 };
@@ -75,6 +79,26 @@ impl StepOption {
             Error::usage(format!("--{}{form}: {what}", self.name)).hint(example)
         })
     }
+}
+
+/// A script for the guest's programs.
+///
+/// # Errors
+/// When it is empty.
+pub fn script(text: &str) -> Result<Run, String> {
+    check_some_text(text)?;
+    Ok(Run { script: text.to_owned(), terms: Terms::default(), when: When::default() })
+}
+
+fn packages(text: &str, set: fn(&mut Packages, Vec<String>)) -> Parsed {
+    let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err("no package is named".into());
+    }
+    names.iter().try_for_each(|name| check_package(name).map_err(|what| format!("{what}: {name:?}")))?;
+    let mut packages = Packages::default();
+    set(&mut packages, names.into_iter().map(str::to_owned).collect());
+    Ok(vec![Action::Packages(packages)])
 }
 
 type Parsed = Result<Vec<Action>, String>;

@@ -88,7 +88,8 @@ fn the_installed_programs_have_no_further_option() {
 }
 
 /// A good use of each option that is not a step and not refused.
-const GENERAL: [&[&str]; 34] = [
+const GENERAL: [&[&str]; 35] = [
+    &["--run", "setup.sh"],
     &["--mount-options", "/:noatime"],
     &["--color"],
     &["--colors"],
@@ -196,7 +197,7 @@ fn the_other_programs_take_what_they_took_and_no_more() {
 #[test]
 fn each_wrong_value_is_refused_before_the_image_is_opened() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 12] = [
+    let wrong: [(&[&str], &str); 15] = [
         (&["--append-line", "/etc/hosts"], "--append-line needs FILE:LINE"),
         (&["--chmod", "755:/x"], "write 0755"),
         (&["--edit", "/x:tr/a/b/"], "`tr`"),
@@ -209,6 +210,9 @@ fn each_wrong_value_is_refused_before_the_image_is_opened() {
         (&["--commands-from-file", "missing"], "missing"),
         (&["--profile", "missing.toml"], "missing.toml"),
         (&["--link", "/x"], "--link needs"),
+        (&["--run", "missing.sh"], "missing.sh"),
+        (&["--run-command", " "], "--run-command needs"),
+        (&["--uninstall", "a;b"], "--uninstall needs"),
     ];
     for (args, words) in wrong {
         let args = [args, &["-a", "missing.img"]].concat();
@@ -216,7 +220,9 @@ fn each_wrong_value_is_refused_before_the_image_is_opened() {
     }
     for (line, code, words) in [
         ("mkdir /x\nfrobnicate y\n", 2, "line 2 of commands: frobnicate is no command"),
-        ("run-command true\n", 6, "line 1 of commands: --run-command is not done"),
+        ("run-command true\nsm-register\n", 6, "line 2 of commands: --sm-register is not done"),
+        ("install vim,-y\n", 2, "line 1 of commands: --install needs"),
+        ("run missing.sh\n", 2, "line 1 of commands: --run cannot read missing.sh"),
         ("chmod 755:/x\n", 2, "line 1 of commands: --chmod"),
         ("commands-from-file commands\n", 2, "cannot name another"),
         ("hostname a_b\n", 2, "a_b"),

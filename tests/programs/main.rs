@@ -174,6 +174,26 @@ fn packages_are_removed_by_the_guests_own_manager() {
     guest.run("seal -v --enable look").expect(0).says(&["| deinstall ok config-files", "| gone"]);
 }
 
+#[test]
+fn options_of_virt_sysprep_run_programs_in_their_order() {
+    if !can_run() {
+        return;
+    }
+    let guest = Guest::new(&[]);
+    let script = guest.folder.path().join("setup.sh");
+    fs::write(&script, "#!/usr/bin/perl\nopen F, '>>', '/srv/order'; print F \"perl\\n\";\n").unwrap();
+    let words = ["-v", "--operations", "customize", "--write", "/srv/order:first\n", "--run"];
+    let more = ["--run-command", "echo second >>/srv/order", "--append-line", "/srv/order:third"];
+    let last =
+        ["--uninstall", "cron", "--run-command", "cat /srv/order; test ! -e /usr/sbin/cron && echo gone"];
+    let words = words.map(PathBuf::from).into_iter().chain([script]);
+    let words = words.chain(more.into_iter().chain(last).map(PathBuf::from)).chain([guest.image.clone()]);
+    let ran = run(GUESTSEAL, words).expect(0);
+    let said: Vec<&str> = ran.stderr.lines().filter_map(|line| line.trim().strip_prefix("| ")).collect();
+    assert_eq!(said[said.len() - 5..], ["first", "perl", "second", "third", "gone"], "{ran:#?}");
+    assert_eq!(guest.recorded()["scripts"], 4);
+}
+
 /// A folder with a shell for this machine, or for another.
 fn tree(machine: u8) -> TempDir {
     let folder = tempfile::Builder::new().prefix("guestseal-programs-").tempdir_in("/var/tmp").unwrap();
