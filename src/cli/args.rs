@@ -284,20 +284,8 @@ const NOT_WITH_A_FOLDER: [&str; 12] = [
     "allow_backing",
 ];
 
-/// What `--tree` has no use for: nothing is attached, erased or committed.
-const NOT_WITH_TREE: [&str; 22] = [
-    "images",
-    "add",
-    "format",
-    "attach",
-    "isolate",
-    "kernel",
-    "key",
-    "keys_from_stdin",
-    "degraded",
-    "root",
-    "mount_options",
-    "allow_backing",
+/// What of sealing `--tree` has no use for besides: nothing is erased or committed.
+const NOT_TO_SEAL_A_FOLDER: [&str; 10] = [
     "output",
     "output_format",
     "flatten",
@@ -320,7 +308,7 @@ pub struct SealArgs {
     #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
     pub add: Vec<PathBuf>,
     /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
-    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_TREE)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER.iter().chain(&NOT_TO_SEAL_A_FOLDER))]
     pub tree: Option<PathBuf>,
     /// Only show what would be done.
     #[arg(short = 'n', long, visible_alias = "dryrun")]
