@@ -63,6 +63,7 @@ fn perl_itself_does_the_same() {
         std::fs::write(&file, content).unwrap();
         let Ok(perl) = std::process::Command::new("perl").args(["-pe", expression]).arg(&file).output()
         else {
+            eprintln!("SKIPPED: perl_itself_does_the_same: no perl");
             return;
         };
         assert_eq!(String::from_utf8_lossy(&perl.stdout), expected, "{expression}");
