@@ -7,6 +7,8 @@
 #[path = "../images/common.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod common;
+#[path = "../common/kernel.rs"]
+mod kernel;
 mod trees;
 
 use std::fs;
@@ -14,6 +16,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::{GUESTSEAL, command, finish, on_path, require, run};
+use kernel::kernel;
 use tempfile::TempDir;
 use trees::{Mounted, differences};
 
@@ -90,13 +93,6 @@ fn ready() -> bool {
         && require(Path::new("/dev/fuse").exists(), "needs /dev/fuse")
 }
 
-/// The kernel that scripts/setup unpacked, for hosts that have none themselves.
-#[expect(clippy::disallowed_methods, reason = "the cache of the test scripts")]
-fn kernel() -> Option<PathBuf> {
-    let cache = std::env::var("GUESTSEAL_CACHE").unwrap_or_else(|_| "/var/cache/guestseal-test".into());
-    Path::new(&cache).join("kernel/vmlinuz").canonicalize().ok()
-}
-
 /// What the steps bring from the host.
 fn prepare(folder: &Path) {
     fs::create_dir_all(folder.join("tree/sub")).unwrap();
@@ -129,7 +125,8 @@ fn guestseal_does_to_a_guest_what_virt_sysprep_does() {
         let mut sysprep = command("timeout");
         sysprep.arg("600").arg(program).arg("-a").arg(image).args(&steps).env("HOME", folder.path());
         sysprep.env("LIBGUESTFS_BACKEND", "direct").env("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg");
-        if let Some(kernel) = kernel() {
+        // By its own name: for hosts that have none themselves.
+        if let Ok(kernel) = kernel().canonicalize() {
             let version = kernel.file_name().unwrap().to_str().unwrap().strip_prefix("vmlinuz-").unwrap();
             let modules = kernel.ancestors().nth(2).unwrap().join("lib/modules").join(version);
             sysprep.env("SUPERMIN_KERNEL", &kernel).env("SUPERMIN_KERNEL_VERSION", version);

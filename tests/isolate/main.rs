@@ -7,6 +7,8 @@
 mod common;
 mod jobs;
 mod kept;
+#[path = "../common/kernel.rs"]
+mod kernel;
 mod misbehaviour;
 mod overlay;
 mod rig;

@@ -28,10 +28,8 @@ fn folder() -> Option<PathBuf> {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kernel that scripts/setup fetched.
-#[expect(clippy::disallowed_methods, reason = "the cache of the test scripts")]
 pub(crate) fn kernel() -> Option<Kernel> {
-    let cache = std::env::var("GUESTSEAL_CACHE").unwrap_or_else(|_| "/var/cache/guestseal-test".into());
-    let path = Path::new(&cache).join("kernel/vmlinuz");
+    let path = crate::kernel::kernel();
     require(path.exists(), "no kernel for virtual machines: run scripts/setup")
         .then(|| Kernel::at(&path).unwrap())
 }

@@ -6,6 +6,8 @@
 #[path = "../images/common.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod common;
+#[path = "../common/kernel.rs"]
+mod kernel;
 
 mod hostile;
 mod options;
@@ -21,13 +23,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::common::{GUESTSEAL, Ran, command, on_path, require, run, tool};
-
-/// Where the scripts keep the kernel of virtual machines.
-#[expect(clippy::disallowed_methods, reason = "the cache of the test scripts")]
-fn kernel() -> PathBuf {
-    let cache = std::env::var("GUESTSEAL_CACHE").unwrap_or_else(|_| "/var/cache/guestseal-test".into());
-    Path::new(&cache).join("kernel/vmlinuz")
-}
+use crate::kernel::kernel;
 
 /// The folder with all layouts, made once.
 fn layouts() -> &'static Path {

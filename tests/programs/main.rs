@@ -9,16 +9,19 @@ mod common;
 #[path = "../images/guests.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod guests;
+#[path = "../common/kernel.rs"]
+mod kernel;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{GUESTSEAL, Ran, fingerprint, on_path, ready, require, run};
 use crate::guests::guest;
+use crate::kernel::kernel;
 
 /// What the programs look for. Nothing is written to what is the host's: it is opened for writing, and closed.
 const INSIDE: &str = r#"#!/bin/bash
@@ -91,13 +94,6 @@ fn can_run() -> bool {
 
 fn script(text: &str, terms: &str) -> String {
     format!("[action.run]\nscript = '''{text}'''\nterms = {{ {terms} }}\n")
-}
-
-/// Where the scripts keep the kernel of virtual machines.
-#[expect(clippy::disallowed_methods, reason = "the cache of the test scripts")]
-fn kernel() -> PathBuf {
-    let cache = std::env::var("GUESTSEAL_CACHE").unwrap_or_else(|_| "/var/cache/guestseal-test".into());
-    Path::new(&cache).join("kernel/vmlinuz")
 }
 
 fn shut_in(words: &str, place: &str) {
