@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// How long runs of tests beside this one may hold their loop devices.
 const NEIGHBOURS: Duration = Duration::from_secs(120);
 
+/// How long a loop device may outlive its unmounting: it goes with its last opener, and mount(8) and losetup(8) of other
+/// tests open each one they see to look for a free one.
+const LOOKERS: Duration = Duration::from_secs(10);
+
 /// Fails when anything is left of the runs that worked in this folder; after a kill the kernel gets a moment.
 #[track_caller]
 pub(crate) fn nothing_left(folder: &Path, patience: Duration) {
@@ -18,10 +22,15 @@ pub(crate) fn nothing_left(folder: &Path, patience: Duration) {
 /// The same without the loop devices of runs, which name no folder.
 #[track_caller]
 pub(crate) fn nothing_of(folder: &Path, patience: Duration) {
+    gone(patience, || children(folder).into_iter().chain(mounts_of(folder)).collect());
+    gone(patience.max(LOOKERS), || loops_on(folder));
+}
+
+#[track_caller]
+fn gone(patience: Duration, look: impl Fn() -> Vec<String>) {
     let deadline = Instant::now() + patience;
     loop {
-        let left: Vec<String> =
-            children(folder).into_iter().chain(loops_on(folder)).chain(mounts_of(folder)).collect();
+        let left = look();
         if left.is_empty() {
             break;
         }

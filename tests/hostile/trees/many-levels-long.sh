@@ -2,7 +2,7 @@
 # Memory: 200
 # Exit: 6
 # Says: nest too deeply
-# Seconds: 200
+# Seconds: 400
 attack() {
     python3 - <<'END'
 import os

@@ -1,6 +1,6 @@
 # Attacks: folders that nest 10,000 deep, where trees are removed, walked and kept
 # Memory: 300
-# Seconds: 200
+# Seconds: 400
 attack() {
     python3 - <<'END'
 import os
