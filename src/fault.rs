@@ -6,7 +6,7 @@
 macro_rules! points {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
         /// A place between two steps of which a kill must lose nothing.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Point {
             $($(#[doc = $doc])+ $variant,)+
         }

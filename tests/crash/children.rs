@@ -11,16 +11,17 @@ use nix::sys::signal::Signal;
 use crate::check::Trial;
 use crate::common::ready;
 use crate::guest;
-use crate::mode::{Commit, Digest, Mode, Reference};
+use crate::mode::{Commit, Digest, LAST, Mode, Part, Reference, WHOLE, own, references};
 use crate::process::Process;
 use crate::run::{End, Run, moment, pause};
 use crate::tally::{Tally, share};
 use crate::traces::begin;
 
-const MODES: [Mode; 3] = [
-    Mode::new("qcow2", "fuse", Commit::Overlay),
-    Mode::new("qcow2", "fuse", Commit::Output),
-    Mode::new("raw", "loop", Commit::InPlace),
+/// Modes, and the points at which their children are others than those of the first, or at work on something else.
+const MODES: [Part; 3] = [
+    (Mode::new("qcow2", "fuse", Commit::Overlay), WHOLE),
+    (Mode::new("qcow2", "fuse", Commit::Output), Point::Detached..=LAST),
+    (Mode::new("raw", "loop", Commit::InPlace), Point::Locked..=Point::Proven),
 ];
 
 /// Lets the run go on to its end, which must be an error with a word on the child, and looks at what it left.
@@ -62,12 +63,11 @@ fn kill_another(tally: &Tally, reference: &Reference, point: Point, done: &mut B
 }
 
 /// Each kind of child is killed while the run stands at each of these points; the server must have been among them.
-pub(crate) fn at_each(points: &[Point], modes: &[Mode], server: &str) {
+pub(crate) fn at_each(points: &[Point], modes: &[Part], server: &str) {
     begin();
     let image = guest("arch");
-    let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
-    let jobs: Vec<_> =
-        references.iter().flat_map(|reference| points.iter().map(move |point| (reference, *point))).collect();
+    let references = references(&image, modes);
+    let jobs = own(&references, points);
     let (tally, kinds) = (Tally::default(), Mutex::new(BTreeSet::new()));
     share(
         &jobs,
@@ -117,7 +117,8 @@ fn qemu_img_killed_while_it_writes() {
     begin();
     let image = guest("debian12");
     let tally = Tally::default();
-    for (mode, point) in [(MODES[0], Point::JournalNamed), (MODES[1], Point::Detached)] {
+    for (part, point) in [(0, Point::JournalNamed), (1, Point::Detached)] {
+        let mode = MODES[part].0;
         let reference = Reference::make(&image, mode);
         let mut length = writing(&reference, point);
         println!("{}: qemu-img takes {length:?}", mode.name());

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use guestseal::fault::Point;
 use serde_json::Value;
 
 use crate::check::guest_files;
@@ -112,6 +114,29 @@ pub(crate) fn record(image: &Path) -> Value {
         }
     }
     record
+}
+
+/// A mode, and the points at which it is tried.
+pub(crate) type Part = (Mode, RangeInclusive<Point>);
+
+pub(crate) const LAST: Point = Point::OverlayRemoved;
+
+/// All points.
+pub(crate) const WHOLE: RangeInclusive<Point> = Point::Locked..=LAST;
+
+pub(crate) fn references(guest: &Path, parts: &[Part]) -> Vec<(Reference, RangeInclusive<Point>)> {
+    parts.iter().map(|(mode, part)| (Reference::make(guest, *mode), part.clone())).collect()
+}
+
+/// Each of the points with each of the modes that are tried at it.
+pub(crate) fn own<'a>(
+    references: &'a [(Reference, RangeInclusive<Point>)],
+    points: &[Point],
+) -> Vec<(&'a Reference, Point)> {
+    let pairs = references.iter().flat_map(|(reference, part)| {
+        points.iter().filter(|point| part.contains(point)).map(move |point| (reference, *point))
+    });
+    pairs.collect()
 }
 
 /// An image to be sealed, which stays as it is, and what comes of it.

@@ -3,7 +3,7 @@
 use guestseal::fault::Point;
 
 use crate::common::{on_path, ready, require};
-use crate::mode::{Commit, Mode};
+use crate::mode::{Commit, Mode, WHOLE};
 use crate::{children, points, random};
 
 const OVERLAY: Mode = Mode::new("qcow2", "nbd", Commit::Overlay);
@@ -21,14 +21,14 @@ const POINTS: [Point; 5] =
 #[test]
 fn killed_while_attached() {
     if has_nbd() {
-        points::at_each(&POINTS, &[OVERLAY], &["kill"]);
+        points::at_each(&POINTS, &[(OVERLAY, WHOLE)], &["kill"]);
     }
 }
 
 #[test]
 fn children_killed_while_attached() {
     if has_nbd() {
-        children::at_each(&POINTS[..4], &[OVERLAY], "qemu-nbd");
+        children::at_each(&POINTS[..4], &[(OVERLAY, WHOLE)], "qemu-nbd");
     }
 }
 

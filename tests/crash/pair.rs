@@ -125,7 +125,7 @@ fn at_each(
     work: impl Fn(Point, (u32, &'static str), usize) -> Option<State> + Sync,
 ) -> BTreeSet<(State, &'static str)> {
     // Before the commit two disks are as one: see points.rs.
-    let in_commit = |point: Point| point as u32 >= Point::OverlayNamed as u32;
+    let in_commit = |point: Point| point >= Point::OverlayNamed;
     let faults_at = |point| if in_commit(point) { faults } else { &faults[..1] };
     let jobs: Vec<_> =
         points.flat_map(|point| faults_at(point).iter().map(move |fault| (point, *fault))).collect();

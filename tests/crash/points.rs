@@ -8,19 +8,20 @@ use guestseal::fault::Point;
 use crate::check::{State, Trial};
 use crate::common::ready;
 use crate::guest;
-use crate::mode::{Commit, Digest, Mode, Reference};
+use crate::mode::{Commit, Digest, LAST, Mode, Part, Reference, WHOLE, own, references};
 use crate::run::{End, Run};
 use crate::tally::{Tally, share};
 use crate::traces::begin;
 
-/// Each way of writing the result.
-const MODES: [Mode; 6] = [
-    Mode::new("qcow2", "fuse", Commit::Overlay),
-    Mode::new("qcow2", "fuse", Commit::Overlay).with_snapshots(),
-    Mode::new("raw", "fuse", Commit::Overlay),
-    Mode::new("qcow2", "fuse", Commit::Output),
-    Mode::new("qcow2", "fuse", Commit::InPlace),
-    Mode::new("raw", "loop", Commit::InPlace),
+/// Each way of writing the result, and the points at which it is a way of its own: what a kill before leaves is what it
+/// leaves in the first.
+const MODES: [Part; 6] = [
+    (Mode::new("qcow2", "fuse", Commit::Overlay), WHOLE),
+    (Mode::new("qcow2", "fuse", Commit::Overlay).with_snapshots(), Point::OverlayNamed..=LAST),
+    (Mode::new("raw", "fuse", Commit::Overlay), Point::OverlayNamed..=LAST),
+    (Mode::new("qcow2", "fuse", Commit::Output), Point::Detached..=LAST),
+    (Mode::new("qcow2", "fuse", Commit::InPlace), Point::Unmounted..=LAST),
+    (Mode::new("raw", "loop", Commit::InPlace), WHOLE),
 ];
 
 /// A run that is to be killed at a point, or to fail there, and the host and the image after it. None when the run
@@ -80,13 +81,13 @@ impl Map {
     }
 }
 
-/// Runs come by each point, which is armed with each of `faults`. Returns the points that any of them came by.
-pub(crate) fn at_each(points: &[Point], modes: &[Mode], faults: &[&str]) -> BTreeSet<&'static str> {
+/// Runs in each mode come by each of the points that are its own, which is armed with each of `faults`. Returns the
+/// points that any of them came by.
+pub(crate) fn at_each(points: &[Point], modes: &[Part], faults: &[&str]) -> BTreeSet<&'static str> {
     begin();
     let image = guest("arch");
-    let references: Vec<_> = modes.iter().map(|mode| Reference::make(&image, *mode)).collect();
-    let jobs: Vec<_> =
-        references.iter().flat_map(|reference| points.iter().map(move |point| (reference, *point))).collect();
+    let references = references(&image, modes);
+    let jobs = own(&references, points);
     let (tally, map) = (Tally::default(), Map::default());
     share(
         &jobs,
@@ -127,7 +128,7 @@ fn killed_and_failed_while_it_recovers() {
     }
     begin();
     let image = guest("arch");
-    let references: Vec<_> = MODES[..3].iter().map(|mode| Reference::make(&image, *mode)).collect();
+    let references: Vec<_> = MODES[..3].iter().map(|(mode, _)| Reference::make(&image, *mode)).collect();
     // Where the seal was killed: before anything was written, half way, and when all was.
     let seals = [Point::JournalNamed, Point::ImageWritten, Point::RecordNamed];
     let points = Point::ALL.iter().skip_while(|point| **point != Point::JournalNamed);
