@@ -18,7 +18,7 @@ use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
 use crate::mount::wanted::{self, Wanted};
 use crate::operation::profile::{self, Password, Profile};
-use crate::operation::schema::Group;
+use crate::operation::schema::{Action, Group, Terms};
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::payload::gather;
 use crate::plan::{PASSWORDS, Parameters, Plan, Planned, with_parameters};
@@ -334,7 +334,12 @@ pub(super) fn isolation(args: &ImageArgs, operations: &[Planned]) -> Result<Isol
         keys: keys(args)?,
         degraded: args.degraded,
         fs_uuids: uuids::wanted(operations).contains(&Kind::Filesystems),
+        network: operations.iter().flat_map(|planned| &planned.operation.actions).any(wants_network),
     })
+}
+
+fn wants_network(action: &Action) -> bool {
+    Terms::of(action).is_some_and(|terms| terms.network)
 }
 
 /// The mount options that the command line wants.

@@ -211,7 +211,7 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     (
         "--network, --no-network",
         Better,
-        "off unless asked for, with virt-customize too; the host's network, so only where the guest is mounted on the host",
+        "off unless asked for, with virt-customize too; the host's network, in a machine through qemu",
     ),
     (
         "--run SCRIPT",
@@ -288,7 +288,7 @@ const STEPS: &[(&str, Answer, &str)] = &[
     ),
     ("firstboot-command", Better, "as --firstboot"),
     ("firstboot-install", Better, "as --firstboot; the guest finds its package manager when it boots"),
-    ("install", Better, "as --run; refused where there is no network: say --network"),
+    ("install", Better, "as --run; what comes from the network needs --network"),
     ("run-command", Better, "as --run"),
     (
         "scrub",

@@ -59,6 +59,8 @@ pub struct Isolation {
     pub degraded: bool,
     /// Whether filesystems get new UUIDs.
     pub fs_uuids: bool,
+    /// Whether programs of the guest are to have this host's network.
+    pub network: bool,
 }
 
 impl Isolation {
@@ -126,6 +128,7 @@ impl Isolation {
             // Key derivation takes what memory it was told to when the volume was made, most often a gigabyte.
             memory: if self.keys.is_empty() { MEMORY } else { MEMORY_WITH_KEYS },
             processors: 1,
+            network: self.network,
             words: &[],
             keep: true,
             patience: START_PATIENCE,

@@ -5,6 +5,7 @@ pub mod confine;
 pub mod dumps;
 mod exec;
 pub mod holes;
+pub mod interface;
 pub mod interrupt;
 pub mod ioctl;
 pub mod namespace;

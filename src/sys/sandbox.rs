@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::child::{Child, wait_for_heirs};
 use super::plain::plain;
 use super::tool::Tool;
 use super::wait::ready_within;
-use super::{interrupt, refusals};
+use super::{interface, interrupt, refusals};
 use crate::error::{Context, Error, Result};
 
 /// The program that makes the sandbox.
@@ -51,13 +51,39 @@ const FIRST_FD: usize = 3;
 const LINE: usize = 200;
 const LAST_LINES: usize = 12;
 
+/// The network of this system, as programs of a guest see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// What stands in resolv.conf(5) for them: the guest's own names servers that are not to be reached from here.
+    resolver: Vec<u8>,
+}
+
+impl Network {
+    /// The host's.
+    ///
+    /// # Errors
+    /// When its resolv.conf(5) cannot be read; without one nothing is resolved.
+    pub fn of_host() -> Result<Self> {
+        let path = Path::new("/etc/resolv.conf");
+        match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { resolver: Vec::new() }),
+            read => Ok(Self { resolver: read.context(|| format!("cannot read {}", path.display()))? }),
+        }
+    }
+
+    /// A virtual machine's, which is what qemu has for each.
+    pub fn of_machine() -> Self {
+        Self { resolver: format!("nameserver {}\n", interface::RESOLVER).into_bytes() }
+    }
+}
+
 /// How programs of a guest run.
 #[derive(Debug)]
 pub struct Sandbox<'a> {
     /// The folder of this host at which the guest is mounted, with its programs executable.
     pub root: &'a Path,
-    /// Whether they see this host's network.
-    pub network: bool,
+    /// The network that they see; none for no network at all.
+    pub network: Option<&'a Network>,
     /// How long they may take.
     pub patience: Duration,
 }
@@ -93,15 +119,22 @@ impl Sandbox<'_> {
 
     fn start(&self, script: &str) -> Result<Child> {
         let first = if script.starts_with("#!") { "" } else { "#!/bin/sh\n" };
-        let mut files = vec![memory_file(format!("{first}{script}").as_bytes())?];
+        let script = format!("{first}{script}");
+        // What they are, and the words before and behind each one's descriptor.
+        let mut files: Vec<(Vec<u8>, &[&str], &str)> =
+            vec![(script.into_bytes(), &["--perms", "0700", "--ro-bind-data"], SCRIPT)];
+        let place = resolver_place(self.root);
+        if let (Some(network), Some(place)) = (self.network, &place) {
+            files.push((network.resolver.clone(), &["--perms", "0644", "--ro-bind-data"], place));
+        }
         for filter in refusals::filters()? {
-            files.push(memory_file(&filter)?);
+            files.push((filter, &["--add-seccomp-fd"], ""));
         }
         let mut bwrap = Tool::find(BWRAP)?.spawn().env("HOME", "/root").env("TERM", "dumb");
         bwrap = bwrap
             .args(["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"])
             .args(["--hostname", "localhost", "--die-with-parent", "--new-session", "--chdir", "/"]);
-        if !self.network {
+        if self.network.is_none() {
             bwrap = bwrap.arg("--unshare-net");
         }
         bwrap = bwrap.arg("--bind").arg(self.root).arg("/");
@@ -111,13 +144,10 @@ impl Sandbox<'_> {
         // What root owns there is this host's kernel, and writing it takes no capability: /proc/sys above all.
         bwrap = bwrap.args(["--remount-ro", "/proc"]);
         bwrap = CAPABILITIES.iter().fold(bwrap, |bwrap, name| bwrap.args(["--cap-add", name]));
-        for (index, file) in files.into_iter().enumerate() {
-            let descriptor = (FIRST_FD + index).to_string();
-            bwrap = match index {
-                0 => bwrap.args(["--perms", "0700", "--ro-bind-data", &descriptor, SCRIPT]),
-                _ => bwrap.args(["--add-seccomp-fd", &descriptor]),
-            };
-            bwrap = bwrap.inherit(file);
+        for (index, (bytes, before, behind)) in files.into_iter().enumerate() {
+            bwrap = bwrap.args(before).arg((FIRST_FD + index).to_string());
+            bwrap = if behind.is_empty() { bwrap } else { bwrap.arg(behind) };
+            bwrap = bwrap.inherit(memory_file(&bytes)?);
         }
         // What it says on both of its outputs is one text.
         let words = ["--", "/bin/sh", "-c", "exec \"$0\" 2>&1", SCRIPT];
@@ -204,10 +234,77 @@ impl Lines {
     }
 }
 
+/// Where programs of the guest at `root` read how names are resolved: the guest's own file, or what its link names below
+/// /run, which is the sandbox's own. None when it has none, or the way there leads elsewhere: the sandbox is built from
+/// outside, and nothing is made in the guest for it.
+fn resolver_place(root: &Path) -> Option<String> {
+    let is_folder = |path: &str| root.join(path).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let path = root.join("etc/resolv.conf");
+    let kind = path.symlink_metadata().ok().filter(|_| is_folder("etc"))?.file_type();
+    if kind.is_file() {
+        return Some("/etc/resolv.conf".into());
+    }
+    let target = Path::new("/etc").join(path.read_link().ok()?);
+    let mut names = Vec::new();
+    for part in target.components() {
+        match part {
+            Component::Normal(name) => names.push(name.to_str()?),
+            Component::ParentDir => drop(names.pop()),
+            _ => {}
+        }
+    }
+    let below_run = names.len() > 1 && names.first() == Some(&"run");
+    below_run.then(|| format!("/{}", names.join("/"))).filter(|place| place != SCRIPT)
+}
+
 fn memory_file(bytes: &[u8]) -> Result<OwnedFd> {
     let failed = || "cannot hand a file to the sandbox";
     let mut file = File::from(memfd_create("guestseal", MFdFlags::MFD_CLOEXEC).context(failed)?);
     file.write_all(bytes).context(failed)?;
     std::io::Seek::rewind(&mut file).context(failed)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn names_are_resolved_where_the_guest_looks_and_nowhere_else() {
+        let place = |target: &str| {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("etc")).unwrap();
+            symlink(target, root.path().join("etc/resolv.conf")).unwrap();
+            resolver_place(root.path())
+        };
+        let stub = "/run/systemd/resolve/stub-resolv.conf";
+        for target in [
+            stub,
+            &format!("..{stub}"),
+            &format!("../../..{stub}"),
+            "/run/x/../systemd/./resolve/stub-resolv.conf",
+        ] {
+            assert_eq!(place(target).as_deref(), Some(stub), "{target}");
+        }
+        for target in [
+            "/oldroot/etc/shadow",
+            "/run",
+            "../run/../oldroot/x",
+            "resolv",
+            "/run/guestseal-script",
+            "/var/run/x",
+        ] {
+            assert_eq!(place(target), None, "{target}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(resolver_place(root.path()), None);
+        symlink("/etc", root.path().join("etc")).unwrap();
+        assert_eq!(resolver_place(root.path()), None, "the host's own");
+        std::fs::remove_file(root.path().join("etc")).unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/resolv.conf"), "").unwrap();
+        assert_eq!(resolver_place(root.path()).as_deref(), Some("/etc/resolv.conf"));
+    }
 }

@@ -19,10 +19,11 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{chdir, chroot};
 
-use super::initramfs::{BASE, DISK_DRIVER, MODULES};
+use super::initramfs::{BASE, DISK_DRIVER, MODULES, NETWORK_DRIVER};
 use super::modules::{Modules, Resolved};
 use super::protocol::{Hello, PORT, Ready, VERSION, Wake, serial};
 use crate::error::{Context, Error, Result};
+use crate::sys::interface;
 use crate::sys::ioctl::renew_random_numbers;
 use crate::sys::uevent::Uevents;
 use crate::worker::protocol::{read_message, write_message};
@@ -35,6 +36,8 @@ pub const MODPROBE: &str = "/sbin/modprobe";
 const MARK: &str = "guestseal.machine";
 /// On the kernel's command line: load all modules, for a machine that will be kept.
 const ALL_MODULES: &str = "guestseal.all-modules";
+/// The host's word for a machine with a network.
+pub(super) const NETWORK: &str = "network";
 /// How long drivers may take to show their devices.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -162,6 +165,11 @@ pub fn run(work: impl FnOnce(Inside) -> Result<()>) -> Result<()> {
     modules.load(&[DISK_DRIVER])?;
     let disks = events.until(PATIENCE, || find_disks(wake.disks))?;
     let disks = disks.ok_or_else(|| Error::failed("a disk of the machine is missing"))?;
+    if wake.words.iter().any(|word| word == NETWORK) {
+        modules.load(&[NETWORK_DRIVER])?;
+        let name = events.until(PATIENCE, interface::find)?;
+        interface::set_up(&name.ok_or_else(|| Error::failed("the machine's network is missing"))?)?;
+    }
     let hello = Hello { version: VERSION, disks: disks.iter().map(|disk| disk.bytes).collect() };
     write_message(&mut channel, &hello)?;
     work(Inside { channel, disks, modules, words: wake.words })

@@ -24,6 +24,8 @@ pub(super) const MODULES: &str = "/modules";
 pub(super) const BASE: [&str; 2] = ["virtio_pci", "virtio_console"];
 /// Loaded when the machine is told of its disks.
 pub(super) const DISK_DRIVER: &str = "virtio_blk";
+/// Loaded when the machine has a network.
+pub(super) const NETWORK_DRIVER: &str = "virtio_net";
 
 const PLAIN_MODULES: [&str; 15] = [
     "loop",
@@ -118,7 +120,7 @@ impl Contents {
 
     fn modules(self) -> impl Iterator<Item = &'static str> {
         let stack: &[&str] = if self == Self::Stack { &STACK_MODULES } else { &[] };
-        BASE.iter().chain([&DISK_DRIVER]).chain(&PLAIN_MODULES).chain(stack).copied()
+        BASE.iter().chain([&DISK_DRIVER, &NETWORK_DRIVER]).chain(&PLAIN_MODULES).chain(stack).copied()
     }
 
     fn programs(self) -> impl Iterator<Item = &'static str> {

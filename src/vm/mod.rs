@@ -2,7 +2,8 @@
 //! volume groups, encrypted volumes, and all of it without being root. [`Machine`] is the host's side; [`init`] is what runs
 //! inside, where guestseal is the first and only program.
 //!
-//! The machine has the disks, one channel for messages, and nothing else. What comes over the channel is held against its
+//! The machine has the disks, one channel for messages, a network if programs of the guest are to have one, and nothing
+//! else. What comes over the channel is held against its
 //! form; a machine that dies, says too much or nothing at all is an error within the time that it was given.
 
 #![forbid(unsafe_code)]
@@ -67,6 +68,8 @@ pub struct MachineSpec<'a> {
     pub memory: u32,
     /// How many processors.
     pub processors: u32,
+    /// Whether it has this host's network, by qemu's own stack. Such a machine is never kept.
+    pub network: bool,
     /// Words for its work: see [`init::Inside::has_word`].
     pub words: &'a [&'a str],
     /// Whether a machine that is ready may be kept, and gone on from by the next run: under emulation.
@@ -110,6 +113,7 @@ impl Machine {
             }
         }
         if spec.keep
+            && !spec.network
             && let Some(machine) = frozen::machine(&qemu, spec, &parts)?
         {
             return Ok(machine.after(started));
@@ -140,7 +144,13 @@ impl Machine {
             disks: spec.disks.len(),
             time: (time.as_second(), time.subsec_nanosecond().into()),
             seed,
-            words: spec.words.iter().map(|word| (*word).to_owned()).collect(),
+            words: spec
+                .network
+                .then_some(&init::NETWORK)
+                .into_iter()
+                .chain(spec.words)
+                .map(|word| (*word).to_owned())
+                .collect(),
         };
         self.say(&wake, patience)?;
         let hello: Hello = self

@@ -1,4 +1,4 @@
-//! qemu's command line. The machine has no network, no display, and no file of the host: what it needs is opened here and
+//! qemu's command line. The machine has no display, no file of the host, and no network unless one was asked for: what it needs is opened here and
 //! handed over, so that qemu runs as a user who owns nothing, and filtered by its own sandbox.
 
 #![forbid(unsafe_code)]
@@ -29,7 +29,7 @@ const QBOOT: &str = "qboot.rom";
 const QBOOT_PLACES: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/usr/share/qboot/qboot.rom"];
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// What takes time in a kernel's start and is of no use here: tests of its own algorithms, tracing, keys for modules that
-/// others signed, a network. A kernel that lacks one of these functions passes its name over.
+/// others signed, one of TCP's ways of sending. A kernel that lacks one of these functions passes its name over.
 const SKIPPED: &str =
     "initcall_blacklist=cubictcp_register,crypto_kdf108_init,load_system_certificate_list,init_kprobe_trace";
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests tsc=reliable no_timer_check mitigations=off random.trust_cpu=on";
@@ -110,6 +110,11 @@ pub(super) fn start(
             Mode::Freeze(_) => add_disk(spawn, number, &nobodys(), &mut files)?,
             Mode::Boot | Mode::Thaw(_) => add_disk(spawn, number, disk, &mut files)?,
         };
+    }
+    if spec.network {
+        // Its own stack in this process: connections are this user's, and nothing comes in.
+        spawn = spawn.args(["-netdev", "user,id=network,ipv6=off"]);
+        spawn = spawn.args(["-device", "virtio-net-pci,netdev=network,romfile="]);
     }
     let spawn = mode.add_memory(spawn, spec.memory, &mut files)?;
     let spawn = files.0.into_iter().fold(spawn, Spawn::inherit);

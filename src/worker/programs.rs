@@ -12,7 +12,7 @@ use crate::inspect::guest::Guest;
 use crate::mount::programs::Executable;
 use crate::operation::Operation;
 use crate::operation::schema::Terms;
-use crate::sys::sandbox::{BWRAP, Sandbox};
+use crate::sys::sandbox::{BWRAP, Network, Sandbox};
 use crate::sys::tool::Tool;
 
 /// Where a guest's programs would run.
@@ -32,25 +32,20 @@ impl<'a> Programs<'a> {
     /// Looks before anything is changed whether what these operations want run can be.
     ///
     /// # Errors
-    /// When bubblewrap is missing, the guest's programs are for other machines, or they want a network where there is none.
+    /// When bubblewrap is missing, or the guest's programs are for other machines.
     pub fn check<'o>(&self, guest: &Guest, operations: impl Iterator<Item = &'o Operation>) -> Result<()> {
         for operation in operations {
-            let terms: Vec<&Terms> = operation.actions.iter().filter_map(Terms::of).collect();
-            if terms.is_empty() {
+            if !operation.actions.iter().any(|action| Terms::of(action).is_some()) {
                 continue;
             }
-            self.can_run(guest, &terms)
+            Self::can_run(guest)
                 .map_err(|error| error.within(format!("the operation {} cannot run", operation.name)))?;
         }
         Ok(())
     }
 
-    fn can_run(&self, guest: &Guest, terms: &[&Terms]) -> Result<()> {
+    fn can_run(guest: &Guest) -> Result<()> {
         Tool::find(BWRAP)?;
-        if self.machine && terms.iter().any(|terms| terms.network) {
-            return Err(Error::unsupported("a virtual machine has no network")
-                .hint("use --isolate never where this host can mount the guest, or leave --network out"));
-        }
         let own = std::env::consts::ARCH;
         match guest.architecture.as_deref() {
             Some(other) if other == own || (other, own) == ("i686", "x86_64") => Ok(()),
@@ -69,8 +64,20 @@ impl<'a> Programs<'a> {
     pub fn run(&self, script: &str, terms: &Terms, said: &mut dyn FnMut(&str)) -> Result<()> {
         let executable = Executable::allow(self.folder, &self.mount_points)?;
         let patience = Duration::from_secs(terms.seconds.into());
-        let sandbox = Sandbox { root: self.folder, network: terms.network, patience };
-        let ran = sandbox.run(script, said).map_err(|error| error.within("a program of the guest failed"));
+        let network = match (terms.network, self.machine) {
+            (false, _) => None,
+            (true, false) => Some(Network::of_host()?),
+            (true, true) => Some(Network::of_machine()),
+        };
+        let sandbox = Sandbox { root: self.folder, network: network.as_ref(), patience };
+        let ran = sandbox.run(script, said).map_err(|error| {
+            let error = error.within("a program of the guest failed");
+            if terms.network {
+                error
+            } else {
+                error.hint("if it needs the network, give it that: --network, or `network = true`")
+            }
+        });
         both(ran, executable.close())
     }
 }

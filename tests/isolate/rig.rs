@@ -76,6 +76,7 @@ pub(crate) fn start_from(
         contents,
         memory: MEMORY,
         processors: 1,
+        network: false,
         words: &[WORD],
         keep: true,
         patience: START_PATIENCE,

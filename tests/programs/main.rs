@@ -13,6 +13,8 @@ mod guests;
 mod kernel;
 
 use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
@@ -138,7 +140,6 @@ fn what_fails_or_takes_too_long_changes_nothing() {
     let guest = Guest::new(&[
         ("fails", &script("echo one; echo two >&2; exit 3", "")),
         ("hangs", &script("(setsid sleep 98765 &); echo begun; sleep 98765", "seconds = 2")),
-        ("online", &script("true", "network = true")),
     ]);
     guest.refuses("seal --enable fails", 1, &["the operation fails failed", "exit status: 3", "one | two"]);
     guest.refuses("seal --enable hangs", 1, &["did not end within 2 s", "begun"]);
@@ -147,12 +148,50 @@ fn what_fails_or_takes_too_long_changes_nothing() {
         .flatten()
         .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     assert_eq!(left.filter(|line| line == b"sleep\098765\0").count(), 0, "it goes on");
-    if require(kernel().exists(), "no kernel for virtual machines") {
-        let words = format!("seal --isolate vm --kernel {} --enable online", kernel().display());
-        guest.refuses(&words, 6, &["the operation online cannot run", "no network", "--isolate never"]);
-    }
     // A dry run runs nothing.
     guest.run("seal --dry-run --enable fails").expect(0);
+}
+
+/// A server of this host's loopback that only says hello; its port.
+fn server() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for peer in listener.incoming() {
+            peer.unwrap().write_all(b"hello\n").unwrap();
+        }
+    });
+    port
+}
+
+/// Programs that are given the network reach this host's; resolv.conf of the guest is a link that leads to its own /run, as
+/// systemd-resolved has it.
+fn online(words: &str, (host, place, resolver): (&str, &str, &str)) {
+    let guest = Guest::new(&[]);
+    let ask = guest.folder.path().join("ask");
+    let hello = format!("exec 3<>/dev/tcp/{host}/{}; echo \"the host says $(cat <&3)\"", server());
+    fs::write(&ask, format!("#!/bin/bash\nset -e\n{hello}\ncat /etc/resolv.conf\n")).unwrap();
+    let link = "--delete /etc/resolv.conf --link ../run/systemd/resolve/stub-resolv.conf:/etc/resolv.conf";
+    let ran = guest.run(&format!("seal -v {words} {link} --run {} --network", ask.display())).expect(0);
+    ran.says(&["| the host says hello", &format!("| {resolver}")]);
+    let recorded = serde_json::json!({ "scripts": 1, "place": place, "network": true });
+    let record = fs::read(guest.folder.path().join("guest.qcow2.seal.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    let operations = record["predicate"]["operations"].as_array().unwrap();
+    assert!(operations.iter().any(|one| one["programs"] == recorded), "{operations:#?}");
+}
+
+#[test]
+fn programs_have_the_network_when_they_are_given_it() {
+    if !can_run() {
+        return;
+    }
+    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    online("--isolate never", ("127.0.0.1", "host", own.lines().next().unwrap_or_default()));
+    if require(kernel().exists(), "no kernel for virtual machines") {
+        let words = format!("--isolate vm --kernel {}", kernel().display());
+        online(&words, ("10.0.2.2", "vm", "nameserver 10.0.2.3"));
+    }
 }
 
 #[test]
