@@ -24,6 +24,7 @@ pub mod plan;
 pub mod proof;
 pub mod record;
 pub mod recover;
+pub mod rehearsal;
 pub mod repair;
 pub mod report;
 pub mod results;

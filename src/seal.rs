@@ -95,19 +95,12 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let started = now();
     let mut timed = Timed::new(Stage::OpeningImages, observer);
     let observer: &mut dyn Observer = &mut timed;
-    plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let usage = match plan.commit {
         CommitMode::Overlay => Use::Commit,
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let open = |(number, image): (usize, &PathBuf)| {
-        Image::open(image, plan.formats.get(number).copied().flatten(), usage, plan.past)
-    };
-    let images = plan.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
-    for held in images.iter().flat_map(Image::holds) {
-        observer.event(Event::Warning(&held));
-    }
+    let images = open_images(plan, usage, observer)?;
     fault::point(Point::Locked)?;
     let sealed = sealed_path(plan, &images)?;
     for path in images[1..].iter().map(|image| image.path.as_path()).chain([sealed.as_path()]) {
@@ -157,6 +150,19 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     })
 }
 
+/// Opens and locks the images of a guest, for this use.
+pub(crate) fn open_images(plan: &Plan, usage: Use, observer: &mut dyn Observer) -> Result<Vec<Image>> {
+    plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
+    let open = |(number, image): (usize, &PathBuf)| {
+        Image::open(image, plan.formats.get(number).copied().flatten(), usage, plan.past)
+    };
+    let images = plan.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
+    for held in images.iter().flat_map(Image::holds) {
+        observer.event(Event::Warning(&held));
+    }
+    Ok(images)
+}
+
 /// Writes of the guest that find no room end as errors of all kinds; the reason is to be named.
 fn about_room<'a>(error: Error, mut folders: impl Iterator<Item = &'a Path>) -> Error {
     /// What qemu takes at a time for a new cluster, and some more for its tables.
@@ -178,16 +184,16 @@ fn about_room<'a>(error: Error, mut folders: impl Iterator<Item = &'a Path>) -> 
 }
 
 /// What was done to the guest.
-struct Applied {
-    attached: Attached,
-    repairs: Vec<Repair>,
-    inspection: Inspection,
-    edited: Edited,
-    erasure: Erasure,
+pub(crate) struct Applied {
+    pub(crate) attached: Attached,
+    pub(crate) repairs: Vec<Repair>,
+    pub(crate) inspection: Inspection,
+    pub(crate) edited: Edited,
+    pub(crate) erasure: Erasure,
 }
 
 /// Attach, inspect, mount, apply, erase, everything back, and prove: the part of which nothing reaches the image.
-fn apply_to_guest(
+pub(crate) fn apply_to_guest(
     plan: &mut Plan,
     images: &[Image],
     overlays: &[&Overlay],

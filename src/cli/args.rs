@@ -285,7 +285,8 @@ const NOT_WITH_A_FOLDER: [&str; 12] = [
 ];
 
 /// What of sealing `--tree` has no use for besides: nothing is erased or committed.
-const NOT_TO_SEAL_A_FOLDER: [&str; 10] = [
+const NOT_TO_SEAL_A_FOLDER: [&str; 11] = [
+    "rehearse",
     "output",
     "output_format",
     "flatten",
@@ -313,6 +314,9 @@ pub struct SealArgs {
     /// Only show what would be done.
     #[arg(short = 'n', long, visible_alias = "dryrun")]
     pub dry_run: bool,
+    /// Do everything to the guest, scripts and programs included, on an overlay that is thrown away.
+    #[arg(long, conflicts_with_all = ["dry_run", "output", "in_place"])]
+    pub rehearse: bool,
     /// List all operations and end.
     #[arg(long)]
     pub list_operations: bool,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::{
     CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
 };
-use super::describe::{describe_erasure, describe_found, describe_guest, summary};
+use super::describe::{Totals, describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::print::{Printer, bytes, error_document};
 use super::request::{
@@ -23,8 +23,9 @@ use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::operation::{json_schema, parse, profile};
-use crate::plan::Planned;
+use crate::plan::{Plan, Planned};
 use crate::recover::of_several;
+use crate::rehearsal::rehearse;
 use crate::seal::seal;
 use crate::survey::{Target, residue, survey, verify};
 use crate::sys::interrupt;
@@ -62,12 +63,16 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     }
     let Plans { plans, warnings, generated } = plans(&mut args)?;
     args.selection.forget_passwords();
-    let mut terminal = if generated.is_empty() || args.dry_run { None } else { Some(terminal()?) };
+    let shown = !generated.is_empty() && !args.dry_run && !args.rehearse;
+    let mut terminal = shown.then(terminal).transpose()?;
     warnings.iter().for_each(|warning| printer.warning(warning));
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
             return look(&Target::from(&plan), &plan.operations, printer);
+        }
+        if args.rehearse {
+            return rehearsed(&mut plan, printer);
         }
         let started = Instant::now();
         let report = seal(&mut plan, printer).map_err(|error| match plan.commit {
@@ -84,6 +89,16 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
         show_passwords(terminal, &generated)?;
     }
     Ok(exit)
+}
+
+fn rehearsed(plan: &mut Plan, printer: &mut Printer) -> Result<(Exit, Value)> {
+    let report = rehearse(plan, printer).map_err(|error| about_all(&plan.images, error))?;
+    printer.end_progress();
+    let Totals { counts, content } = Totals::of(&report.operations);
+    let (images, content) = (names(&plan.images), bytes(content));
+    printer.line(&format!("{images}: {counts}, {content} of content; all of it was thrown away"));
+    printer.phases(&report.phases);
+    to_json(&report)
 }
 
 /// A made password is shown once, on the terminal itself: never in a pipe, a log or the record.

@@ -90,6 +90,10 @@ pub(super) fn check(args: &mut SealArgs) -> Result<()> {
     if args.called == Called::Guestseal {
         return Ok(());
     }
+    // Theirs does everything, and throws it away; a folder can only be looked at.
+    if args.tree.is_none() {
+        args.rehearse |= std::mem::take(&mut args.dry_run);
+    }
     if let Some(image) = args.images.first() {
         return Err(Error::usage(format!("{} stands without an option", image.display()))
             .hint(format!("disks are named by -a: -a {}", image.display())));
@@ -186,8 +190,8 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     ("--color, --colors, --colour, --colours", Same, "`--color=auto|always|never`; without a value, always"),
     (
         "-n, --dryrun, --dry-run",
-        Better,
-        "mounts read-only and shows what each operation would do; a step that depends on an earlier one is named and not looked at",
+        Same,
+        "as virt-sysprep: everything is done on an overlay that is thrown away, scripts included; guestseal's own `--rehearse`. Under its own name, `--dry-run` looks and runs nothing",
     ),
     (
         "--echo-keys",
