@@ -194,6 +194,29 @@ fn programs_have_the_network_when_they_are_given_it() {
     }
 }
 
+/// Files of the host come to the worker in pieces, over the channel of the machine.
+#[test]
+fn files_of_this_host_come_whole_into_a_guest_in_a_machine() {
+    if !can_run() || !require(kernel().exists(), "no kernel for virtual machines") {
+        return;
+    }
+    let guest = Guest::new(&[]);
+    let folder = guest.folder.path();
+    let mut bytes = vec![0; (5 << 20) + 4321];
+    getrandom::fill(&mut bytes).unwrap();
+    fs::write(folder.join("large"), &bytes).unwrap();
+    run("tar", ["-cf".into(), folder.join("files.tar"), "-C".into(), folder.into(), "large".into()])
+        .expect(0);
+    let steps = format!("--upload {0}/large:/srv/large --tar-in {0}/files.tar:/opt", folder.display());
+    fs::write(folder.join("sums"), "sha256sum /srv/large /opt/large\n").unwrap();
+    let words =
+        format!("seal -v --operations customize --isolate vm --kernel {} {steps}", kernel().display());
+    let ran = guest.run(&format!("{words} --run {}/sums", folder.display())).expect(0);
+    let sum = run("sha256sum", [folder.join("large")]).expect(0).stdout;
+    let sum = sum.split(' ').next().unwrap();
+    ran.says(&[&format!("| {sum}  /srv/large"), &format!("| {sum}  /opt/large")]);
+}
+
 #[test]
 fn packages_are_removed_by_the_guests_own_manager() {
     if !can_run() {
