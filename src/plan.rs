@@ -24,8 +24,8 @@ use crate::record::SealedOperation;
 /// The operation that takes passwords.
 pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
 
-/// The operation that does the steps of a customisation.
-pub const STEPS: (&str, &str) = ("customize-steps", "steps");
+/// The operations that do the steps of a customisation: before host name, time zone and passwords, and after them.
+pub const STEPS: [(&str, &str); 2] = [("customize-steps", "steps"), ("customize-after", "steps")];
 
 /// What is done with one guest.
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ pub struct Parameters {
     pub values: BTreeMap<(String, String), String>,
     /// Passwords: user and what becomes of theirs.
     pub passwords: Vec<(String, PasswordChange)>,
-    /// Steps of the customisation, in their order.
-    pub steps: Vec<Action>,
+    /// Steps of the customisation, in their order, for each of [`STEPS`].
+    pub steps: [Vec<Action>; 2],
 }
 
 impl Parameters {
@@ -96,7 +96,8 @@ impl Parameters {
         let plain = self.values.keys().map(|(operation, parameter)| Given { operation, parameter });
         let of = |(operation, parameter): (&'static str, &'static str)| Given { operation, parameter };
         let passwords = (!self.passwords.is_empty()).then_some(of(PASSWORDS));
-        let steps = (!self.steps.is_empty()).then_some(of(STEPS));
+        let steps =
+            self.steps.iter().zip(STEPS).filter(|(steps, _)| !steps.is_empty()).map(|(_, name)| of(name));
         plain.chain(passwords).chain(steps).collect()
     }
 }
@@ -135,8 +136,8 @@ fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
         settings.passwords.clone_from(&parameters.passwords);
     }
     let mut operation = operation.clone();
-    if operation.name == STEPS.0 {
-        operation.actions.clone_from(&parameters.steps);
+    if let Some(place) = STEPS.iter().position(|(name, _)| *name == operation.name) {
+        operation.actions.clone_from(&parameters.steps[place]);
     }
     Ok(Planned { operation, settings, sources: Vec::new() })
 }

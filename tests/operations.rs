@@ -18,7 +18,7 @@ const VIRT_SYSPREP: &str = "abrt-data backup-files bash-history blkid-tab ca-cer
 
 /// What does not run unless it is asked for: a change here changes what every user's image loses.
 const OFF: &str = "backup-files bak-files bind-rndc ca-certificates caches certmonger cfengine cloud-init-config \
-    consul-data cron-spool customize-steps desktop-state dhcp-server-state dovecot-data ecs-agent firewall-rules \
+    consul-data cron-spool customize-after customize-steps desktop-state dhcp-server-state dovecot-data ecs-agent firewall-rules \
     flag-reconfiguration fs-uuids grub-state hostid hostname-unset hostname ignition ipa-client \
     iscsi-targets k3s-data kerberos-data kubernetes-cni logs-elsewhere luks-uuids lvm-uuids machine-info \
     md-uuids multipath-prkeys mysql-certificates net-cloud-config net-netplan net-nmconn nm-profile-ids oci-agent \

@@ -66,10 +66,10 @@ pub struct Chosen {
 pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
     let mut warnings = Vec::new();
     let profile = args.profile.as_deref().map(read_profile).transpose()?.unwrap_or_default();
-    let mut steps = profile.actions.clone();
-    steps.extend(super::steps::steps(args)?);
+    let [before, after] = super::steps::steps(args)?;
+    let mut steps = [[profile.actions.clone(), before].concat(), after];
     if args.network || args.no_network {
-        set_network(&mut steps, args.network);
+        steps.iter_mut().for_each(|steps| set_network(steps, args.network));
     }
     let mut parameters = parameters(args, &profile, &mut warnings)?;
     parameters.steps = steps;

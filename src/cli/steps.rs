@@ -1,5 +1,8 @@
 //! The options of the customisation. clap keeps the values of each option together; their order on the command line, in
 //! which they are done, is found by their indices.
+//!
+//! Host name, time zone and passwords are operations of their own, which a record is held against, so they are done at one
+//! time: what is given behind the last of them comes after it, and all else before.
 
 use std::fs;
 use std::io::Read;
@@ -21,6 +24,9 @@ const RUN: &str = "run";
 const SCRIPT_LIMIT: u64 = 1 << 20;
 const HEADING: &str = "Customisation, in the order given";
 
+/// The options that are operations of their own.
+const SETTINGS: [&str; 4] = ["hostname", "timezone", "root_password", "password"];
+
 /// The options of the customisation as they were typed, in their order: name and value.
 #[derive(Debug, Clone, Default)]
 pub struct StepArgs(Vec<(&'static str, String)>);
@@ -33,7 +39,7 @@ impl StepArgs {
 
     /// The names of those that are given.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|(name, _)| *name)
+        self.0.iter().map(|(name, _)| *name).filter(|name| !SETTINGS.contains(name))
     }
 
     /// Refuses what cannot be done whatever its value is.
@@ -99,6 +105,11 @@ impl FromArgMatches for StepArgs {
                 typed.extend(matches.index_of(name).map(|place| (place, name, String::new())));
             }
         }
+        for name in SETTINGS {
+            // `inspect` has no passwords to set.
+            let places = matches.try_contains_id(name).is_ok().then(|| matches.indices_of(name)).flatten();
+            typed.extend(places.into_iter().flatten().map(|place| (place, name, String::new())));
+        }
         typed.sort_by_key(|(place, ..)| *place);
         Ok(Self(typed.into_iter().map(|(_, name, value)| (name, value)).collect()))
     }
@@ -109,21 +120,38 @@ impl FromArgMatches for StepArgs {
     }
 }
 
-/// The steps that were asked for, in their order. What a file of commands says of host name, time zone and passwords is
-/// put with the other options of these.
+/// The steps that were asked for, in their order: those before host name, time zone and passwords, and those after. What a
+/// file of commands says of these is put with the other options of these.
 ///
 /// # Errors
 /// Usage errors of values, and [`ErrorKind::Unsupported`] for options that cannot be done.
-pub(super) fn steps(args: &mut SelectionArgs) -> Result<Vec<Action>> {
-    let mut actions = Vec::new();
+pub(super) fn steps(args: &mut SelectionArgs) -> Result<[Vec<Action>; 2]> {
+    let mut steps = Steps::default();
     for (name, value) in std::mem::take(&mut args.steps.0) {
         if name == FROM_FILE {
-            from_file(&value, args, &mut actions)?;
+            from_file(&value, args, &mut steps)?;
+        } else if SETTINGS.contains(&name) {
+            steps.setting();
         } else {
-            actions.extend(of(name, &value)?);
+            steps.after.extend(of(name, &value)?);
         }
     }
-    Ok(actions)
+    Ok(if steps.has_settings { [steps.before, steps.after] } else { [steps.after, Vec::new()] })
+}
+
+#[derive(Default)]
+struct Steps {
+    before: Vec<Action>,
+    /// Behind the last setting, or all when there is none.
+    after: Vec<Action>,
+    has_settings: bool,
+}
+
+impl Steps {
+    fn setting(&mut self) {
+        self.has_settings = true;
+        self.before.append(&mut self.after);
+    }
 }
 
 fn of(name: &str, value: &str) -> Result<Vec<Action>> {
@@ -162,10 +190,13 @@ fn refuse(refused: &Refused) -> Error {
     error.hint(refused.instead)
 }
 
-fn from_file(name: &str, args: &mut SelectionArgs, actions: &mut Vec<Action>) -> Result<()> {
+fn from_file(name: &str, args: &mut SelectionArgs, steps: &mut Steps) -> Result<()> {
     let failed = || format!("--{FROM_FILE} cannot read {name}");
     let text = fs::read_to_string(PathBuf::from(name)).context_kind(ErrorKind::Usage, failed)?;
     for (line, command, value) in commands(&text) {
+        if SETTINGS.contains(&command.replace('-', "_").as_str()) {
+            steps.setting();
+        }
         let done = match command.as_str() {
             "hostname" => {
                 args.hostname = Some(value);
@@ -188,7 +219,7 @@ fn from_file(name: &str, args: &mut SelectionArgs, actions: &mut Vec<Action>) ->
                 Ok(())
             }
             FROM_FILE => Err(Error::usage(format!("a file of commands cannot name another by {FROM_FILE}"))),
-            command => of(command, &value).map(|new| actions.extend(new)),
+            command => of(command, &value).map(|new| steps.after.extend(new)),
         };
         done.map_err(|error| error.within(format!("line {line} of {name}")))?;
     }
@@ -210,7 +241,8 @@ mod tests {
             let json = serde_json::to_value(action).expect("an action");
             json.as_object().and_then(|verb| verb.keys().next().cloned()).unwrap_or_default()
         };
-        actions.iter().map(told).collect::<Vec<_>>().join(" ")
+        let told = |actions: &Vec<Action>| actions.iter().map(told).collect::<Vec<_>>().join(" ");
+        actions.iter().map(told).collect::<Vec<_>>().join(" | ").trim_end_matches([' ', '|']).to_owned()
     }
 
     #[test]
@@ -227,14 +259,31 @@ mod tests {
             "--touch",
             "/c",
         ];
-        assert_eq!(order(&words), "mkdir write mkdir remove touch");
+        assert_eq!(order(&words), "mkdir write | mkdir remove touch");
+        let words =
+            ["--run-command", "useradd bob", "--password", "bob:random", "--run-command", "chage -d 0 bob"];
+        assert_eq!(order(&words), "run | run");
+        let words = [
+            "--timezone",
+            "UTC",
+            "--touch",
+            "/a",
+            "--root-password",
+            "locked",
+            "--mkdir",
+            "/b",
+            "--hostname",
+            "web",
+        ];
+        assert_eq!(order(&words), "touch mkdir");
+        assert_eq!(order(&["--hostname", "web", "--touch", "/a"]), " | touch");
         assert_eq!(order(&["--touch", "/c", "x.img", "--mkdir", "/a", "--touch", "/d"]), "touch mkdir touch");
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "copy /a:/b\nhostname db\n\nmove /a:/b\n").expect("a file");
         let name = file.path().to_string_lossy();
         assert_eq!(
             order(&["--touch", "/c", "--commands-from-file", &name, "--mkdir", "/a"]),
-            "touch copy move mkdir"
+            "touch copy | move mkdir"
         );
     }
 }

@@ -39,6 +39,7 @@ pub const BUILTIN: &[(&str, &str)] = embed! {
     "crash-data"
     "cron-spool"
     "customize"
+    "customize-after"
     "customize-steps"
     "data-stores"
     "desktop-state"

@@ -158,6 +158,20 @@ fn each_operation_that_is_listed_as_on_runs_dry_on_each_guest() {
 }
 
 #[test]
+fn steps_behind_the_host_name_see_it_and_those_before_do_not() {
+    if !ready() {
+        return;
+    }
+    let place = Place::new("arch");
+    let old = place.within(Access::Look, |root| fs::read_to_string(root.join("etc/hostname")).unwrap());
+    let line = "--copy /etc/hostname:/etc/old --hostname web --copy /etc/hostname:/etc/new";
+    place.call(&format!("virt-customize {line}")).expect(0);
+    let read = |name: &str| place.within(Access::Look, |root| fs::read_to_string(root.join(name)).unwrap());
+    assert_eq!([read("etc/old"), read("etc/new")], [old, "web\n".to_owned()]);
+    run(GUESTSEAL, [Path::new("verify"), &place.image()]).expect(0);
+}
+
+#[test]
 fn each_form_of_a_password_is_set() {
     if !ready() {
         return;
