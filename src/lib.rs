@@ -8,6 +8,7 @@ pub mod action;
 pub mod apply;
 pub mod attach;
 pub mod cli;
+pub mod cpio;
 pub mod disk;
 pub mod erase;
 pub mod error;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Findings, View, find};
@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::guest::change::{Change, Content, NewFile};
 use crate::guest::{Entry, FileKind};
 use crate::operation::schema::NewUuids;
+use crate::uuids::initramfs::{self, Mended};
 use crate::uuids::mend::Mender;
 
 /// The longest file that is mended; GRUB's largest configurations have some hundred kilobytes.
@@ -52,10 +53,7 @@ pub(super) fn mend(verb: &NewUuids, view: View<'_>) -> Result<Findings> {
         }
     }
     for entry in files(&verb.initramfs, view)? {
-        findings.note(
-            entry.path,
-            "it may name the old UUIDs: make it anew in a clone (update-initramfs -u, dracut -f)",
-        );
+        mend_initramfs(entry, &mender, view, &mut findings)?;
     }
     if !view.root.names(Path::new(SNAPSHOTS))?.is_empty() {
         findings.note(PathBuf::from(SNAPSHOTS), "snapshots name the old UUIDs, and do not boot any more");
@@ -87,6 +85,22 @@ fn mend_file(entry: &Entry, mender: &Mender, view: View<'_>, findings: &mut Find
     }
     let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
     findings.changes.push(Change::Replace { path: entry.path.clone(), content: Content(mended), new });
+    Ok(())
+}
+
+/// A guest whose initramfs names its root by an old UUID would not start.
+fn mend_initramfs(entry: Entry, mender: &Mender, view: View<'_>, findings: &mut Findings) -> Result<()> {
+    let Some(file) = view.root.open_file(&entry.path)? else { return Ok(()) };
+    match initramfs::mended(BufReader::with_capacity(PIECE, File::from(file)), mender)? {
+        Mended::Nothing => {}
+        Mended::Segment(segment) => {
+            findings.changes.push(Change::Append { path: entry.path, content: Content(segment) });
+        }
+        Mended::Unread(why) => findings.note(
+            entry.path,
+            format!("it may name old UUIDs and was not read ({why}): make it anew in a clone (update-initramfs -u, dracut -f)"),
+        ),
+    }
     Ok(())
 }
 

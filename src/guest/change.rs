@@ -47,6 +47,14 @@ pub enum Change {
         /// For a file that does not exist yet.
         new: NewFile,
     },
+    /// Put something behind the content of a file in one step, at the next multiple of four bytes; it keeps owner, mode,
+    /// attributes and label.
+    Append {
+        /// The file; not a link.
+        path: PathBuf,
+        /// What comes behind.
+        content: Content,
+    },
     /// Make a symbolic link, in place of whatever file is there.
     Link {
         /// Where.
@@ -184,6 +192,7 @@ impl Change {
             | Self::RemoveTree { path, .. }
             | Self::Truncate { path, .. }
             | Self::Replace { path, .. }
+            | Self::Append { path, .. }
             | Self::Link { path, .. }
             | Self::Folder { path, .. }
             | Self::Bring { path, .. }
@@ -215,7 +224,7 @@ impl Change {
         match self {
             Self::Remove { .. } | Self::RemoveTree { .. } => Verb::Remove,
             Self::Truncate { .. } => Verb::Truncate,
-            Self::Replace { .. } | Self::Bring { .. } => Verb::Write,
+            Self::Replace { .. } | Self::Append { .. } | Self::Bring { .. } => Verb::Write,
             Self::Link { .. } => Verb::Link,
             Self::Folder { .. } => Verb::Create,
             Self::Mode { .. } => Verb::Mode,
@@ -244,6 +253,7 @@ impl Change {
             Self::RemoveTree { path, .. } => root.remove_tree(path),
             Self::Truncate { path, .. } => root.truncate(path),
             Self::Replace { path, content, new } => root.replace(path, &content.0, *new),
+            Self::Append { path, content } => root.append(path, &content.0),
             Self::Link { path, target } => root.link(path, target),
             Self::Folder { path, new } => root.make_folder(path, *new),
             Self::Bring { path, source, new, modified } => {

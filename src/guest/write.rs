@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -59,6 +59,20 @@ impl GuestRoot {
     pub(super) fn replace(&self, path: &Path, content: &[u8], new: NewFile) -> Result<()> {
         let body = &mut |file: &mut File| file.write_all(content).context(|| "cannot write the new file");
         self.write_over(path, body, new, Marks::Old)
+    }
+
+    pub(super) fn append(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let failed = || format!("cannot read {} in the guest", path.display());
+        let gone = || Error::failed(failed());
+        let mut old = File::from(self.open_file(path)?.ok_or_else(gone)?);
+        let body = &mut |file: &mut File| {
+            let length = std::io::copy(&mut old, file).context(failed)?;
+            let padding = length.next_multiple_of(4) - length;
+            let zeros = std::io::repeat(0).take(padding);
+            std::io::copy(&mut zeros.chain(content), file).context(|| "cannot write the new file")?;
+            Ok(())
+        };
+        self.write_over(path, body, NewFile::root(0o600), Marks::Old)
     }
 
     pub(super) fn bring(

@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod device;
 mod fat;
+pub mod initramfs;
 pub mod mend;
 
 use schemars::JsonSchema;

@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache::{Cache, Kept, Key};
-use super::cpio::Archive;
 use super::kernel::Kernel;
 use super::library::Program;
 use super::modules::{Modules, flat};
 use super::unpack::unpack;
+use crate::cpio::Archive;
 use crate::error::{Context, Error, Result};
 use crate::sys::sandbox::BWRAP;
 use crate::sys::tool::Tool;

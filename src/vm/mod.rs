@@ -11,7 +11,6 @@
 pub mod cache;
 mod channel;
 pub mod console;
-pub mod cpio;
 pub mod elf;
 mod frozen;
 pub mod init;

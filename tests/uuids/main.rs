@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{guestseal, ready};
+use crate::common::{guestseal, ready, shell};
 use crate::disks::{Label, Volume, make_disk, volume};
 use crate::mounts::{Access, check_filesystems, with_guest};
 
@@ -44,11 +44,15 @@ const FILES: [(&str, &str); 10] = [
     ("etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/disk/by-uuid/{vol2}\n"),
     ("boot/syslinux/syslinux.cfg", "append root=UUID={vol2}\n"),
 ];
+/// What the guest starts with: an archive, how it is packed, and the files in it.
+const ARCHIVES: [(&str, &str); 2] = [("boot/initrd.img-6.1", "zstd -q"), ("boot/initramfs-6.1.img", "gzip")];
+const IN_ARCHIVES: [(&str, &str); 2] =
+    [("conf/conf.d/resume", "RESUME=UUID={vol3}\n"), ("etc/cmdline.d/root.conf", "root=UUID={vol2}\n")];
 /// A file that no operation looks at, and one that is no text.
 const OTHERS: [&str; 2] = ["srv/notes", "etc/default/grub.d/binary.cfg"];
 
 struct Image {
-    _folder: TempDir,
+    folder: TempDir,
     path: PathBuf,
     /// UUIDs by the names of volumes.
     uuids: BTreeMap<String, String>,
@@ -59,11 +63,16 @@ impl Image {
         let folder = tempfile::Builder::new().prefix("guestseal-uuids-").tempdir_in("/var/tmp").unwrap();
         let path = folder.path().join("guest.img");
         make_disk(&path, Label(Some("gpt"), 512), volumes, "");
-        let mut image = Self { _folder: folder, path, uuids: BTreeMap::new() };
+        let mut image = Self { folder, path, uuids: BTreeMap::new() };
         let inspection = image.inspection();
         image.uuids = uuids(&inspection);
         with_guest(&image.path, &inspection, Access::Write, |root| image.plant(root));
         image
+    }
+
+    /// Where the archive is as it was before.
+    fn kept(&self, name: &str) -> PathBuf {
+        self.folder.path().join(Path::new(name).file_name().unwrap())
     }
 
     fn inspection(&self) -> Value {
@@ -88,6 +97,20 @@ impl Image {
                 text = format!("{text:#<1024}");
             }
             fs::set_permissions(write(name, text.as_bytes()), PermissionsExt::from_mode(0o640)).unwrap();
+        }
+        for (name, pack) in ARCHIVES {
+            let unpacked = self.folder.path().join("unpacked");
+            for (name, text) in IN_ARCHIVES {
+                fs::create_dir_all(unpacked.join(name).parent().unwrap()).unwrap();
+                fs::write(unpacked.join(name), filled(text, &self.uuids)).unwrap();
+            }
+            let kept = self.kept(name);
+            shell(&format!(
+                "cd {} && find . | cpio -o -H newc --quiet | {pack} >{}",
+                unpacked.display(),
+                kept.display()
+            ));
+            write(name, &fs::read(kept).unwrap());
         }
         let both = format!("{} {}", self.uuids["vol1"], self.uuids["vol2"]);
         write(OTHERS[0], both.as_bytes());
@@ -149,7 +172,8 @@ fn sealed(root: &'static str, points: &'static str) {
     }
     let files = |operation: &Value| operation["files"].as_array().map_or(0, Vec::len);
     let changed = &report["operations"][0];
-    assert_eq!((files(changed), files(&operation)), (FILES.len() + 1, FILES.len() + 1), "{changed:#}");
+    let all = FILES.len() + ARCHIVES.len() + 1;
+    assert_eq!((files(changed), files(&operation)), (all, all), "{changed:#}");
     assert!(changed["notes"].to_string().contains("binary.cfg"), "{changed:#}");
     for volume in report["erasure"]["volumes"].as_array().unwrap() {
         assert_eq!(volume["bytes-nonzero"], 0, "{volume:#}");
@@ -165,6 +189,7 @@ fn sealed(root: &'static str, points: &'static str) {
             assert_eq!(fs::read_to_string(&path).unwrap(), wanted, "{name}");
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640, "{name}");
         }
+        archives_are_mended(&image, root, &now);
         let fstab = fs::read_to_string(root.join("etc/fstab")).unwrap();
         for (name, old) in &image.uuids {
             assert!(!fstab.contains(old.as_str()) && fstab.contains(&now[name]), "{fstab}");
@@ -175,6 +200,24 @@ fn sealed(root: &'static str, points: &'static str) {
         }
     });
     verified(&image, &inspection);
+}
+
+/// Behind each archive comes one that has its files with new UUIDs.
+fn archives_are_mended(image: &Image, root: &Path, now: &BTreeMap<String, String>) {
+    for (name, _) in ARCHIVES {
+        let (old, new) = (fs::read(image.kept(name)).unwrap(), fs::read(root.join(name)).unwrap());
+        let start = old.len().next_multiple_of(4);
+        assert!(new.starts_with(&old) && new[old.len()..start].iter().all(|byte| *byte == 0), "{name}");
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("segment"), &new[start..]).unwrap();
+        shell(&format!(
+            "cd {} && mkdir -p conf/conf.d etc/cmdline.d && cpio -i --quiet <segment",
+            folder.path().display()
+        ));
+        for (name, text) in IN_ARCHIVES {
+            assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), filled(text, now), "{name}");
+        }
+    }
 }
 
 /// The record has the new UUIDs, and `verify` finds what has an old one again.

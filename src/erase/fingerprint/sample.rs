@@ -92,7 +92,11 @@ impl Sampler {
                 self.file(root, path, false, sink);
             }
             // What these leave is all there was.
-            Change::Folder { .. } | Change::Mode { .. } | Change::Owner { .. } | Change::Touch { .. } => {}
+            Change::Append { .. }
+            | Change::Folder { .. }
+            | Change::Mode { .. }
+            | Change::Owner { .. }
+            | Change::Touch { .. } => {}
         }
     }
 

@@ -1,7 +1,9 @@
 //! The archive that the kernel unpacks as its first root folder: cpio in the form "newc"
-//! (Documentation/driver-api/early-userspace/buffer-format.rst). Folders above an entry are made as they are needed.
+//! (Documentation/driver-api/early-userspace/buffer-format.rst), made here and read in [`read`]. Pure.
 
 #![forbid(unsafe_code)]
+
+pub mod read;
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +16,7 @@ const FOLDER: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
 const END: &str = "TRAILER!!!";
 
-/// An archive in the making.
+/// An archive in the making. Folders above an entry are made as they are needed.
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -40,6 +42,14 @@ impl Archive {
         self.add(path, FOLDER | 0o755, &[])
     }
 
+    /// Adds a file over one of the archives before, with its owner and mode; the folders above it are there.
+    ///
+    /// # Errors
+    /// As [`Archive::file`].
+    pub fn over(&mut self, old: &read::Entry, content: &[u8]) -> Result<()> {
+        self.entry(&old.path, (old.mode, old.uid, old.gid), content)
+    }
+
     /// Adds a symbolic link.
     ///
     /// # Errors
@@ -58,7 +68,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::file`].
     pub fn finish(mut self) -> Result<Vec<u8>> {
-        self.entry(Path::new(END), 0, &[])?;
+        self.entry(Path::new(END), (0, 0, 0), &[])?;
         Ok(self.bytes)
     }
 
@@ -71,17 +81,17 @@ impl Archive {
             self.folder(parent)?;
         }
         self.names.insert(path.to_path_buf());
-        self.entry(path, mode, content)
+        self.entry(path, (mode, 0, 0), content)
     }
 
-    fn entry(&mut self, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    fn entry(&mut self, path: &Path, (mode, uid, gid): (u32, u32, u32), content: &[u8]) -> Result<()> {
         let too_long = |_| Error::failed(format!("{} is too long for an archive", path.display()));
         let name = path.as_os_str().as_bytes();
         let length = u32::try_from(content.len()).map_err(too_long)?;
         let name_length = u32::try_from(name.len() + 1).map_err(too_long)?;
         self.entries += 1;
         // Inode, mode, owner, group, links, time, length, device (2), its own device (2), name's length, checksum.
-        let numbers = [self.entries, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, name_length, 0];
+        let numbers = [self.entries, mode, uid, gid, 1, 0, length, 0, 0, 0, 0, name_length, 0];
         self.bytes.extend(b"070701");
         numbers.iter().for_each(|number| self.bytes.extend(format!("{number:08x}").as_bytes()));
         self.bytes.extend(name);
