@@ -13,9 +13,10 @@ use crate::action::{Findings, Note, View, look, meets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestRoot;
 use crate::guest::change::{Change, Supply, Verb};
+use crate::guest::path_serde;
 use crate::inspect::guest::Guest;
 use crate::operation::schema::Action;
-use crate::plan::Planned;
+use crate::plan::{Planned, STEPS};
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Silent, Tally};
 
 /// Whether to change the guest or only to look.
@@ -56,6 +57,9 @@ pub trait Host: Observer {
     fn piece(&mut self, _source: u32, _offset: u64) -> Result<Vec<u8>> {
         Err(Error::unsupported("files of the host cannot be had here"))
     }
+
+    /// Something that an operation would remove or change, and that the customisation made after it ran.
+    fn left(&mut self, _left: Left) {}
 }
 
 /// The files of the host, as changes see them.
@@ -65,6 +69,20 @@ impl Supply for Files<'_> {
     fn piece(&mut self, source: u32, offset: u64) -> Result<Vec<u8>> {
         self.0.piece(source, offset)
     }
+}
+
+/// The most of what is left that is told of.
+pub const MOST_LEFT: usize = 1000;
+
+/// Something in the guest that an operation finds, and that is to be there: the customisation made it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Left {
+    /// The operation.
+    pub operation: String,
+    /// Where it is.
+    #[serde(with = "path_serde")]
+    pub path: PathBuf,
 }
 
 impl Host for Silent {}
@@ -80,12 +98,48 @@ pub fn apply(
     host: &mut dyn Host,
 ) -> Result<Vec<OperationReport>> {
     let mut run = Run { mode, gone: BTreeSet::new(), host };
-    let mut reports = Vec::with_capacity(operations.len());
+    let mut reports: Vec<OperationReport> = Vec::with_capacity(operations.len());
     for planned in operations {
         let view = View { root, guest, settings: &planned.settings };
-        reports.push(run.operation(planned, view).map_err(|error| in_operation(planned, error))?);
+        let again = reports.iter().any(|report| report.name == planned.operation.name);
+        reports.push(run.operation(planned, view, again).map_err(|error| in_operation(planned, error))?);
+    }
+    let is_customised =
+        planned_steps(operations).any(|(number, _)| reports[number].outcome == Outcome::Changed);
+    if mode == Mode::Change && is_customised {
+        tell_what_is_left(operations, (root, guest), host)?;
     }
     Ok(reports)
+}
+
+fn planned_steps(operations: &[Planned]) -> impl Iterator<Item = (usize, &Planned)> {
+    let steps = |planned: &Planned| STEPS.iter().any(|(name, _)| *name == planned.operation.name);
+    operations.iter().enumerate().filter(move |(_, planned)| steps(planned))
+}
+
+/// Looks once more, when all is done: what an operation finds now is what the customisation has brought.
+fn tell_what_is_left(
+    operations: &[Planned],
+    (root, guest): (&GuestRoot, &Guest),
+    host: &mut dyn Host,
+) -> Result<()> {
+    let mut left = BTreeSet::new();
+    // Those with a secret or with volumes to write do the same once more whenever they look.
+    let looks =
+        |planned: &&Planned| planned.settings.passwords.is_empty() && planned.settings.uuids.is_none();
+    for planned in operations.iter().filter(looks) {
+        let view = View { root, guest, settings: &planned.settings };
+        if planned.operation.actions.iter().any(Action::is_step) || !meets(&planned.operation.when, view)? {
+            continue;
+        }
+        for action in &planned.operation.actions {
+            let findings = look(action, view).map_err(|error| in_operation(planned, error))?;
+            let paths = findings.changes.iter().map(|change| change.path().to_path_buf());
+            left.extend(paths.map(|path| Left { operation: planned.operation.name.clone(), path }));
+        }
+    }
+    left.into_iter().take(MOST_LEFT).for_each(|left| host.left(left));
+    Ok(())
 }
 
 /// An error as that of this operation.
@@ -110,7 +164,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn operation(&mut self, planned: &Planned, view: View<'_>) -> Result<OperationReport> {
+    /// `again`: it ran before, for which there is nothing to look at when nothing is changed.
+    fn operation(&mut self, planned: &Planned, view: View<'_>, again: bool) -> Result<OperationReport> {
         let started = Instant::now();
         let operation = &planned.operation;
         let mut report = OperationReport {
@@ -122,7 +177,8 @@ impl Run<'_> {
             programs: None,
             milliseconds: 0,
         };
-        if meets(&operation.when, view)? {
+        let nothing = again && self.mode == Mode::Look;
+        if !nothing && meets(&operation.when, view)? {
             for (number, action) in operation.actions.iter().enumerate() {
                 match look(action, view) {
                     Ok(findings) => self.carry_out((number, action), findings, view, &mut report)?,
@@ -134,7 +190,7 @@ impl Run<'_> {
                     Err(error) => return Err(error),
                 }
             }
-        } else {
+        } else if !nothing {
             report.outcome = Outcome::NotApplicable;
         }
         report.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
-use crate::operation::schema::{Action, ParameterKind};
+use crate::operation::schema::{Action, ParameterKind, Terms};
 use crate::operation::{Catalogue, Given, Operation, Selection};
 use crate::payload::Source;
 use crate::record::SealedOperation;
@@ -108,6 +108,21 @@ impl Parameters {
 /// [`ErrorKind::Usage`] when a value is not of its kind.
 pub fn with_parameters(selection: &Selection<'_>, parameters: &Parameters) -> Result<Vec<Planned>> {
     selection.run.iter().map(|operation| planned(operation, parameters)).collect()
+}
+
+/// Repeats behind the customisation what removes the traces of programs, when it runs programs of the guest: their logs and
+/// caches, and the keys and ids that packages make when they are installed, are no less those of the template.
+pub fn with_traces_removed(operations: &mut Vec<Planned>) {
+    let is_step = |planned: &Planned| STEPS.iter().any(|(name, _)| *name == planned.operation.name);
+    let runs =
+        |planned: &&Planned| planned.operation.actions.iter().any(|action| Terms::of(action).is_some());
+    if !operations.iter().filter(|planned| is_step(planned)).any(|planned| runs(&planned)) {
+        return;
+    }
+    let Some(last) = operations.iter().rposition(is_step) else { return };
+    let again: Vec<Planned> =
+        operations[..last].iter().filter(|planned| planned.operation.after_programs).cloned().collect();
+    operations.splice(last + 1..last + 1, again);
 }
 
 fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {

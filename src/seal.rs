@@ -10,7 +10,7 @@ use nix::sys::statvfs::statvfs;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use crate::apply::Mode;
+use crate::apply::{Left, Mode};
 use crate::attach::ImageSpec;
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
@@ -67,6 +67,9 @@ pub struct SealReport {
     pub confinement: Confinement,
     /// What each operation did.
     pub operations: Vec<OperationReport>,
+    /// What the customisation made that an operation would have removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Left>,
     /// What was erased, and what the proof found.
     pub erasure: Erasure,
     /// What became of the bytes of the image file that hold nothing of its disk; none when nothing was to be erased.
@@ -125,7 +128,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let Applied { attached, repairs, inspection, edited, erasure } = applied;
     let (disks, sha256) = of_several(disks);
     let input = images.iter().map(Image::facts).collect();
-    let Edited { operations, confinement, .. } = edited;
+    let Edited { operations, confinement, left, .. } = edited;
     if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {
         let what = format!(
             "{} bytes of the file that hold nothing of its disk are not zero",
@@ -143,6 +146,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         inspection,
         confinement,
         operations,
+        left,
         erasure,
         container,
         sha256,
@@ -281,6 +285,7 @@ fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, st
             }),
             repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
+            left: applied.edited.left.clone(),
             erasure: applied.erasure.clone(),
             container: None,
             attached: applied.attached.means.name().into(),

@@ -27,7 +27,7 @@ use crate::mount::options::Access;
 use crate::mount::wanted::Wanted;
 use crate::operation::Catalogue;
 use crate::plan::{Plan, Planned, recorded};
-use crate::record::{SealRecord, Subject, digest, disks};
+use crate::record::{SealRecord, Subject, digest, disks, without_left};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
 use crate::seal::{one_or_all, specs};
@@ -243,7 +243,7 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         let mut verdict = verdict(&images, target, &matches, erasure)?;
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
         verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
-        verdict.found = of(Outcome::Changed).cloned().collect();
+        verdict.found = without_left(&seen.operations, &seal.left);
         verdict.sealed &= verdict.found.is_empty();
         Ok(verdict)
     };

@@ -224,6 +224,7 @@ fn finish(
             guest: json!({ "os": guest.os, "architecture": guest.architecture }),
             repairs: Vec::new(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
+            left: edited.left.clone(),
             erasure: erasure.clone(),
             container: None,
             attached: WAY.into(),
@@ -277,9 +278,9 @@ pub fn verify_tree(folder: &Path, catalogue: &Catalogue, observer: &mut dyn Obse
         wanted.map(|wanted| Ok(*wanted == tree_digest(root, observer)?)).transpose()
     };
     let (seen, digest_matches, _) = look(&folder, &planned, observer, hash)?;
-    let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
-    let found: Vec<_> = of(Outcome::Changed).cloned().collect();
-    let unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
+    let found = record::without_left(&seen.operations, &seal.left);
+    let unsure = seen.operations.iter().filter(|report| report.outcome == Outcome::Unsure);
+    let unsure = unsure.map(|report| report.name.clone()).collect();
     let sealed = found.is_empty() && digest_matches != Some(false);
     Ok(TreeVerdict { tree: folder, sealed, digest_matches, found, unsure })
 }

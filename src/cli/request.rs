@@ -21,7 +21,7 @@ use crate::operation::profile::{self, Password, Profile};
 use crate::operation::schema::{Action, Group, Terms};
 use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::payload::gather;
-use crate::plan::{PASSWORDS, Parameters, Plan, Planned, with_parameters};
+use crate::plan::{PASSWORDS, Parameters, Plan, Planned, with_parameters, with_traces_removed};
 use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
 use crate::sys::users::Identity;
 use crate::uuids::{self, Kind};
@@ -85,6 +85,7 @@ pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen>
     let mut operations = with_parameters(&selection, &parameters)?;
     let home = home();
     operations.iter_mut().try_for_each(|planned| gather(planned, home.as_deref()))?;
+    with_traces_removed(&mut operations);
     let passwords = parameters.passwords.iter();
     let generated =
         passwords.filter_map(|(user, change)| Some((user.clone(), change.generated()?.clone()))).collect();

@@ -323,7 +323,8 @@ ambiguous.
     ln -s /usr/bin/guestseal /usr/local/bin/virt-sysprep
 
 The steps of the customisation are done in the order of the command line. Host name, time zone and passwords are set at one time,
-where the last of them stands: what is given behind it comes after, all else before. A later `verify` is unsure of steps: what a later one made of an earlier one cannot be told. A profile (`--profile FILE`) holds the same
+where the last of them stands: what is given behind it comes after, all else before. What their programs leave
+behind, such as logs and the host keys of a server that was installed, is removed once more behind them. A later `verify` is unsure of steps: what a later one made of an earlier one cannot be told. A profile (`--profile FILE`) holds the same
 in a file: see [operations-format.md](operations-format.md).
 
 This table is generated: `UPDATE_DOCS=1 cargo test --test cli` writes it again. *Same*: does what it does there. *Better*: does

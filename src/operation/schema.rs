@@ -36,6 +36,10 @@ pub struct Operation {
     /// The short groups of `--remove` that select it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
+    /// Whether it removes what programs of the guest leave whenever they run, a package manager above all: it runs once more
+    /// when a customisation has run some.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_programs: bool,
     /// Other operations that this one stands for; such an operation has no actions of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub includes: Vec<String>,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply::Left;
 use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
@@ -104,6 +105,9 @@ pub struct Seal {
     pub repairs: Vec<Repair>,
     /// Every selected operation and what came of it.
     pub operations: Vec<SealedOperation>,
+    /// What the customisation made and an operation would have removed: `verify` knows that it is to be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Left>,
     /// What was done so that deleted data cannot be read back, and how that was proven.
     pub erasure: Erasure,
     /// The same of the image file's own bytes.
@@ -141,6 +145,18 @@ pub struct SealedOperation {
     /// The UUIDs that it replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uuids: Vec<NewUuid>,
+}
+
+/// Of what operations would do, all that is not to be there: without what the customisation had left.
+pub fn without_left(reports: &[OperationReport], left: &[Left]) -> Vec<OperationReport> {
+    let is_left = |name: &str, path: &Path| left.iter().any(|one| one.operation == name && one.path == path);
+    let changed = reports.iter().filter(|report| report.outcome == Outcome::Changed).cloned();
+    let others = changed.filter_map(|mut report| {
+        let before = report.files.len();
+        report.files.retain(|file| !is_left(&report.name, &file.path));
+        (before == 0 || !report.files.is_empty()).then_some(report)
+    });
+    others.collect()
 }
 
 impl SealedOperation {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::protocol::{Broken, Ending, FromWorker, VERSION};
 use crate::action::Note;
-use crate::apply::Mode;
+use crate::apply::{Left, MOST_LEFT, Mode};
 use crate::erase::fingerprint::Fingerprints;
 use crate::error::Error;
 use crate::operation::schema::{Action, Terms};
@@ -26,6 +26,8 @@ pub struct Edited {
     pub confinement: Confinement,
     /// Of what was destroyed, where they were wanted.
     pub fingerprints: Fingerprints,
+    /// What the customisation made that operations would have removed.
+    pub left: Vec<Left>,
 }
 
 /// What to do about a message.
@@ -43,6 +45,8 @@ pub enum Heard<'a> {
     Program(&'a Planned, Terms, String),
     /// A program of the guest printed this.
     Output(String),
+    /// The customisation made this, and an operation would have removed it.
+    Left(&'a Left),
     /// The worker waits for a piece of this file of the plan.
     Piece(&'a Planned, &'a Source, u64),
     /// There is nothing to do.
@@ -71,6 +75,7 @@ pub struct Conversation<'a> {
     place: &'static str,
     /// None when they are not wanted.
     fingerprints: Option<Fingerprints>,
+    left: Vec<Left>,
     over: bool,
 }
 
@@ -89,6 +94,7 @@ impl<'a> Conversation<'a> {
             ran: None,
             place: "host",
             fingerprints: None,
+            left: Vec::new(),
             over: false,
         };
         new.expect_scripts();
@@ -130,6 +136,10 @@ impl<'a> Conversation<'a> {
                 Ok(Heard::Done)
             }
             (FromWorker::Done, true) => Err(wrong("is done before all operations are")),
+            (FromWorker::Left(left), true) if self.may_be_left(&left) => {
+                self.left.push(left);
+                Ok(self.left.last().map_or(Heard::Nothing, Heard::Left))
+            }
             (message, true) => self.hear_work(message),
         }
     }
@@ -142,7 +152,7 @@ impl<'a> Conversation<'a> {
         match self.confinement {
             Some(confinement) if self.over && self.reports.len() == self.planned.len() => {
                 let fingerprints = self.fingerprints.unwrap_or_default();
-                Ok(Edited { operations: self.reports, confinement, fingerprints })
+                Ok(Edited { operations: self.reports, confinement, fingerprints, left: self.left })
             }
             _ => Err(Broken::Ended),
         }
@@ -202,10 +212,19 @@ impl<'a> Conversation<'a> {
                 Ok(self.reports.last().map_or(Heard::Nothing, |report| Heard::Operation(report, first)))
             }
             FromWorker::Operation(_) => Err(wrong("reports an operation that it was not to do now")),
-            FromWorker::Ready { .. } | FromWorker::Done | FromWorker::Failed(_) => {
+            FromWorker::Ready { .. } | FromWorker::Done | FromWorker::Left(_) | FromWorker::Failed(_) => {
                 Err(wrong("repeats itself"))
             }
         }
+    }
+
+    /// What is left is told when all is done, of operations of the plan, and not without end.
+    fn may_be_left(&self, left: &Left) -> bool {
+        let mut names = self.planned.iter().map(|planned| &planned.operation.name);
+        self.mode == Mode::Change
+            && self.reports.len() == self.planned.len()
+            && self.left.len() < MOST_LEFT
+            && names.any(|name| *name == left.operation)
     }
 
     fn end_operation(&mut self, ending: Ending) {

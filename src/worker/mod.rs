@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use wire::{WireError, WireKey, WirePassword, WirePrints};
 
-use crate::apply::{Host, Mode, apply};
+use crate::apply::{Host, Left, Mode, apply};
 use crate::erase::fingerprint::sample::Sampler;
 use crate::erase::fingerprint::{Coverage, Window};
 use crate::error::{Error, Result};
@@ -149,6 +149,10 @@ impl<W: Write> Host for Worker<'_, W> {
         if let Some(sampler) = &mut self.sampler {
             sampler.before(root, change, &mut |windows, coverage| self.wire.say_prints(windows, coverage));
         }
+    }
+
+    fn left(&mut self, left: Left) {
+        self.wire.say(&FromWorker::Left(left));
     }
 
     fn run_script(&mut self, script: &Path) -> Result<()> {

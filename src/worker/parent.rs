@@ -18,7 +18,7 @@ use super::programs::Programs;
 use super::protocol::{
     Broken, FromWorker, Start, ToWorker, VERSION, WirePlanned, read_message, write_data, write_message,
 };
-use crate::apply::{Mode, in_operation};
+use crate::apply::{Left, Mode, in_operation};
 use crate::error::{Error, Result, both};
 use crate::fault::{self, Point};
 use crate::inspect::guest::Guest;
@@ -338,6 +338,14 @@ impl<'a, 'o> Listener<'a, 'o> {
                 let ran = programs.run(&script, &terms, &mut |line| observer.event(Event::Output(line)));
                 ran.map_err(|error| Stop::Error(in_operation(planned, error)))?;
                 return Ok(Next::Answer);
+            }
+            Heard::Left(Left { operation, path }) => {
+                let path = path.display().to_string();
+                let what = format!(
+                    "{} stays as the customisation made it: {operation} would remove or change it",
+                    plain(&path, LINE)
+                );
+                self.observer.event(Event::Warning(&what));
             }
             Heard::Output(line) => self.observer.event(Event::Output(&plain(&line, LINE))),
             Heard::Piece(planned, source, offset) => {

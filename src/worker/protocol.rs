@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::wire::{WireError, WirePassword, WirePrints};
 use crate::action::brought::Item;
 use crate::action::{Note, Settings};
-use crate::apply::Mode;
+use crate::apply::{Left, Mode};
 use crate::error::{Context, Error, Result};
 use crate::guest::change::PIECE;
 use crate::guest::path_serde;
@@ -143,7 +143,9 @@ pub enum FromWorker {
     },
     /// The operation is done.
     Operation(Ending),
-    /// All operations are done.
+    /// All operations are done, and one of them still finds this.
+    Left(Left),
+    /// All operations are done, and nothing more will be said.
     Done,
     /// It ends without having done all.
     Failed(WireError),

@@ -1,6 +1,6 @@
 use super::super::conversation::{Conversation, Heard};
 use super::*;
-use crate::apply::Mode;
+use crate::apply::{Left, MOST_LEFT, Mode};
 use crate::erase::fingerprint::{Coverage, Window};
 use crate::error::ErrorKind;
 use crate::guest::change::Verb;
@@ -185,9 +185,40 @@ fn word() -> impl Strategy<Value = FromWorker> {
         1 => Just(FromWorker::Output("line".into())),
         6 => name.prop_map(ending),
         2 => Just(FromWorker::Done),
+        1 => Just(left("logfiles")),
         1 => prop::collection::vec(any::<Window>(), 0..9).prop_map(|windows| prints(&windows)),
         1 => Just(FromWorker::Failed((&Error::failed("x")).into())),
     ]
+}
+
+fn left(operation: &str) -> FromWorker {
+    FromWorker::Left(Left { operation: operation.into(), path: "/tmp/x".into() })
+}
+
+#[test]
+fn what_is_left_is_told_when_all_is_done_and_not_without_end() {
+    let plan = plan();
+    let after = |words: &[FromWorker], mode| {
+        let mut conversation = Conversation::new(&plan, mode);
+        conversation.hear(FromWorker::Ready { version: VERSION, confinement: confinement() }).unwrap();
+        words.iter().for_each(|word| drop(conversation.hear(word.clone()).unwrap()));
+        conversation
+    };
+    let all = [ending("logfiles"), ending("script"), ending("machine-id")];
+    let mut good = after(&all, Mode::Change);
+    for _ in 0..MOST_LEFT {
+        assert!(matches!(good.hear(left("script")), Ok(Heard::Left(_))));
+    }
+    assert!(matches!(good.hear(left("script")), Err(Broken::Protocol(_))));
+    good.hear(FromWorker::Done).unwrap();
+    assert_eq!(good.end().unwrap().left.len(), MOST_LEFT);
+    for (mut early, operation) in [
+        (after(&all[..2], Mode::Change), "logfiles"),
+        (after(&all, Mode::Look), "logfiles"),
+        (after(&all, Mode::Change), "x"),
+    ] {
+        assert!(matches!(early.hear(left(operation)), Err(Broken::Protocol(_))));
+    }
 }
 
 fn prints(windows: &[Window]) -> FromWorker {

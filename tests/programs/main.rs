@@ -194,6 +194,39 @@ fn programs_have_the_network_when_they_are_given_it() {
     }
 }
 
+/// What programs leave of themselves goes once more, what the customisation brought stays, and `verify` knows both.
+#[test]
+fn traces_of_programs_go_and_what_was_brought_stays() {
+    if !can_run() {
+        return;
+    }
+    let guest = Guest::new(&[]);
+    let run = guest.folder.path().join("run");
+    fs::write(&run, "useradd visitor && ssh-keygen -q -A && echo new >>/var/log/dpkg.log\n").unwrap();
+    let ran = guest.run(&format!("seal --write /tmp/brought:hello --run {} --json", run.display())).expect(0);
+    ran.says(&["/tmp/brought stays as the customisation made it: tmp-files would"]);
+    let operations = ran.result()["operations"].as_array().unwrap().clone();
+    let files = |name: &str| {
+        let runs = operations.iter().filter(|one| one["name"] == name);
+        runs.map(|one| one["files"].to_string()).collect::<Vec<_>>()
+    };
+    for (name, path) in
+        [("passwd-backups", "/etc/shadow-"), ("ssh-hostkeys", "/etc/ssh/ssh_host_ed25519_key")]
+    {
+        let runs = files(name);
+        assert!(runs.len() == 2 && runs.iter().all(|files| files.contains(path)), "{name}: {runs:?}");
+    }
+    let left = serde_json::json!([{ "operation": "tmp-files", "path": "/tmp/brought" }]);
+    assert_eq!(ran.result()["left"], left);
+    guest.run("verify").expect(0);
+    // By now it is nobody's.
+    fs::write(&run, "test -e /tmp/brought && ! test -e /etc/ssh/ssh_host_ed25519_key && touch /tmp/other\n")
+        .unwrap();
+    guest.run(&format!("seal --operations customize --run {}", run.display())).expect(0);
+    let seen = guest.run("inspect --operations tmp-files").expect(0).stdout;
+    assert!(seen.contains("would have removed 2"), "{seen}");
+}
+
 /// Files of the host come to the worker in pieces, over the channel of the machine.
 #[test]
 fn files_of_this_host_come_whole_into_a_guest_in_a_machine() {
