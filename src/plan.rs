@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::action::Settings;
+use crate::action::user_accounts::ADDED;
 use crate::attach::Way;
 use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,9 @@ use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
+use crate::operation::network::Network;
 use crate::operation::schema::{Action, ParameterKind, Terms};
+use crate::operation::user::User;
 use crate::operation::{Catalogue, Given, Operation, Selection};
 use crate::payload::Source;
 use crate::record::SealedOperation;
@@ -26,6 +29,12 @@ pub const PASSWORDS: (&str, &str) = ("root-password", "passwords");
 
 /// The operations that do the steps of a customisation: before host name, time zone and passwords, and after them.
 pub const STEPS: [(&str, &str); 2] = [("customize-steps", "steps"), ("customize-after", "steps")];
+
+/// The operation that adds accounts.
+pub const USERS: (&str, &str) = ("add-user", "users");
+
+/// The operation that sets up interfaces.
+pub const NETWORKS: (&str, &str) = ("network", "networks");
 
 /// What is done with one guest.
 #[derive(Debug, Clone)]
@@ -147,6 +156,9 @@ fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
             settings.values.insert(name.clone(), value.clone());
         }
     }
+    if operation.actions.iter().any(|action| matches!(action, Action::UserAccounts(_))) {
+        keep_added(&mut settings, parameters)?;
+    }
     if operation.name == PASSWORDS.0 {
         settings.passwords.clone_from(&parameters.passwords);
     }
@@ -157,8 +169,25 @@ fn planned(operation: &Operation, parameters: &Parameters) -> Result<Planned> {
     Ok(Planned { operation, settings, sources: Vec::new() })
 }
 
+/// An account that is added is not among those that go: later it would be found as one that was left.
+fn keep_added(settings: &mut Settings, parameters: &Parameters) -> Result<()> {
+    let Some(users) = parameters.values.get(&(USERS.0.to_owned(), USERS.1.to_owned())) else { return Ok(()) };
+    let users = User::list(users).map_err(Error::usage)?;
+    let names: Vec<&str> = users.iter().map(|user| user.name.as_str()).collect();
+    let removed = settings.list("remove");
+    if let Some(name) = names.iter().find(|name| removed.iter().any(|other| other == *name)) {
+        return Err(Error::usage(format!("the account {name} is both added and removed")).hint(
+            "leave out one of the two: an account that is there already is changed as --add user: says",
+        ));
+    }
+    settings.values.insert(ADDED.to_owned(), names.join(","));
+    Ok(())
+}
+
 fn check(kind: ParameterKind, value: &str) -> Result<()> {
     match kind {
+        ParameterKind::Users => User::list(value).map(drop).map_err(Error::usage),
+        ParameterKind::Networks => Network::list(value).map(drop).map_err(Error::usage),
         ParameterKind::Hostname => check_hostname(value),
         ParameterKind::Timezone => check_timezone(value),
         ParameterKind::Flag if !matches!(value, "true" | "false") => {

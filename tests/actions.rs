@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 #[path = "actions/builtin.rs"]
 mod builtin;
+#[path = "actions/declared.rs"]
+mod declared;
 #[path = "actions/steps.rs"]
 mod steps;
 #[path = "actions/system.rs"]
@@ -97,6 +99,8 @@ fn settings(values: &[(&str, &str)]) -> Settings {
 #[track_caller]
 fn verb(action: &str) -> Action {
     let kinds = [
+        ("users", "users"),
+        ("networks", "networks"),
         ("hostname", "hostname"),
         ("timezone", "timezone"),
         ("regenerate", "flag"),

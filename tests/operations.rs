@@ -17,11 +17,11 @@ const VIRT_SYSPREP: &str = "abrt-data backup-files bash-history blkid-tab ca-cer
     tmp-files udev-persistent-net user-account utmp yum-uuid zsh-history";
 
 /// What does not run unless it is asked for: a change here changes what every user's image loses.
-const OFF: &str = "backup-files bak-files bind-rndc ca-certificates caches certmonger cfengine cloud-init-config \
+const OFF: &str = "add-user backup-files bak-files bind-rndc ca-certificates caches certmonger cfengine cloud-init-config \
     consul-data cron-spool customize-after customize-steps desktop-state dhcp-server-state dovecot-data ecs-agent firewall-rules \
     flag-reconfiguration fs-uuids grub-state hostid hostname-unset hostname ignition ipa-client \
     iscsi-targets k3s-data kerberos-data kubernetes-cni logs-elsewhere luks-uuids lvm-uuids machine-info \
-    md-uuids multipath-prkeys mysql-certificates net-cloud-config net-netplan net-nmconn nm-profile-ids oci-agent \
+    md-uuids multipath-prkeys mysql-certificates net-cloud-config net-netplan net-nmconn network nm-profile-ids oci-agent \
     package-history package-lists resolv-conf root-password script snmp-engine ssh-user-config \
     ssh-userdir systemd-linger systemd-tpm systemd-updated time-keys timezone tls-selfsigned \
     tls-snakeoil ubuntu-pro-apt udev-persistent-cd unbound-control user-account user-credentials \

@@ -8,12 +8,14 @@ mod data;
 mod edit;
 mod hostname;
 mod machine_id;
+mod network;
 mod passwords;
 mod programs;
 mod ssh_keys;
 mod steps;
 mod timezone;
 pub mod user_accounts;
+mod users;
 mod uuids;
 
 use std::collections::BTreeMap;
@@ -107,6 +109,12 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Changes and notes of another look come behind these.
+    fn add(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+        self.notes.extend(other.notes);
+    }
+
     fn note(&mut self, path: impl Into<Option<PathBuf>>, message: impl Into<String>) {
         self.notes.push(Note { path: path.into(), message: message.into() });
     }
@@ -151,6 +159,10 @@ pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
         Action::Timezone(_) => timezone::set(view),
         Action::Passwords(_) => passwords::set(view),
         Action::UserAccounts(_) => user_accounts::remove(view),
+        Action::User(user) => users::have(std::slice::from_ref(user), view),
+        Action::Users(_) => users::given(view),
+        Action::Network(network) => network::set_up(std::slice::from_ref(network), view),
+        Action::Networks(_) => network::given(view),
         // What a script did, nobody can tell later.
         Action::Script(_) if view.settings.recorded => Ok(Findings { unsure: true, ..Findings::default() }),
         Action::Script(_) => Ok(Findings {

@@ -13,6 +13,7 @@ macro_rules! embed {
 pub const BUILTIN: &[(&str, &str)] = embed! {
     "abrt-data"
     "acme"
+    "add-user"
     "anacron"
     "ansible"
     "at-jobs"
@@ -107,6 +108,7 @@ pub const BUILTIN: &[(&str, &str)] = embed! {
     "net-mac-match"
     "net-netplan"
     "net-nmconn"
+    "network"
     "nfs-state"
     "nm-profile-ids"
     "nm-state"

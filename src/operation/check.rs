@@ -113,6 +113,8 @@ fn action(operation: &Operation, index: usize, action: &Action) -> Result<(), Fa
         Action::Firstboot(Firstboot { script, command, .. }) if script.is_some() == command.is_some() => {
             Err(Fault::action(index, "one of `script` and `command` is needed"))
         }
+        Action::User(user) => user.check().map_err(|what| Fault::action(index, what)),
+        Action::Network(network) => network.check().map_err(|what| Fault::action(index, what)),
         Action::SshInject(SshInject { key: Some(_), file: Some(_), .. }) => {
             Err(Fault::action(index, "only one of `key` and `file` can be given"))
         }
@@ -129,6 +131,8 @@ fn takes(action: &Action) -> &'static [(&'static str, ParameterKind)] {
         Action::UserAccounts(_) => &[("keep", ParameterKind::List), ("remove", ParameterKind::List)],
         Action::Script(_) => &[("scripts", ParameterKind::List)],
         Action::RegenerateSshHostKeys(_) => &[("regenerate", ParameterKind::Flag)],
+        Action::Users(_) => &[("users", ParameterKind::Users)],
+        Action::Networks(_) => &[("networks", ParameterKind::Networks)],
         Action::Steps(_) => &[("steps", ParameterKind::Steps)],
         _ => &[],
     }

@@ -6,13 +6,18 @@
 use std::cell::Cell;
 use std::fmt;
 
+use super::network::{check_address, check_interface, check_ip};
 use super::perl::Program;
+use super::user::check_account_path;
 use crate::guest::glob::Pattern;
 use globset::GlobBuilder;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 /// Longest name of an operation or parameter, in bytes: keeps the columns of a listing readable.
 const NAME_MAX: usize = 40;
+
+/// Longest name of a user or group: the limit of useradd(8).
+const USER_MAX: usize = 32;
 
 /// Names that select sets of operations and so cannot name one.
 pub(super) const RESERVED: [&str; 2] = ["all", "defaults"];
@@ -111,6 +116,38 @@ pub(super) fn line<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Er
 
 pub(super) fn some_line<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
     one_line(reader).map(Some)
+}
+
+pub(super) fn user<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_user))
+}
+
+pub(super) fn users<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    reader.deserialize_seq(Texts { check: check_user, may_be_empty: true })
+}
+
+pub(super) fn some_account_path<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    reader.deserialize_str(Text(check_account_path)).map(Some)
+}
+
+pub(super) fn some_account_field<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    reader.deserialize_str(Text(check_account_field)).map(Some)
+}
+
+pub(super) fn address<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    reader.deserialize_str(Text(check_address))
+}
+
+pub(super) fn some_interface<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    reader.deserialize_str(Text(check_interface)).map(Some)
+}
+
+pub(super) fn some_ip<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    reader.deserialize_str(Text(check_ip)).map(Some)
+}
+
+pub(super) fn ips<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    reader.deserialize_seq(Texts { check: check_ip, may_be_empty: true })
 }
 
 pub(super) fn octal<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
@@ -230,6 +267,25 @@ pub(super) fn check_place(path: &str) -> Result<(), String> {
 pub(super) fn check_line(line: &str) -> Result<(), String> {
     let control = line.contains(|letter: char| letter.is_control() && letter != '\t');
     if control { Err("must be one line without control characters".into()) } else { Ok(()) }
+}
+
+/// The name of a user or group, as useradd(8) takes it.
+pub(super) fn check_user(name: &str) -> Result<(), String> {
+    let first = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    let known =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "_-.".contains(letter);
+    if name.len() <= USER_MAX && name.starts_with(first) && name.chars().all(known) {
+        return Ok(());
+    }
+    Err(format!("a name has 1 to {USER_MAX} of a-z, 0-9, `_`, `-` and `.`, and begins with a letter or `_`"))
+}
+
+/// What may stand in a field of passwd(5).
+pub(super) fn check_account_field(text: &str) -> Result<(), String> {
+    if text.contains(|letter: char| letter.is_control() || letter == ':') {
+        return Err("must not have colons and control characters".into());
+    }
+    Ok(())
 }
 
 pub(super) fn check_expression(expression: &str) -> Result<(), String> {

@@ -79,6 +79,10 @@ mod tests {
             "timezone",
             "passwords",
             "user-accounts",
+            "user",
+            "users",
+            "network",
+            "networks",
             "script",
             "new-uuids",
             "steps",
@@ -126,6 +130,10 @@ mod tests {
             ),
             ("[action.append-line]\npath = \"/x\"\nline = \"a\\nb\"\n", "line 9, column 8", "one line"),
             ("[action.firstboot]\n", "line 6", "one of `script`"),
+            ("[action.user]\nname = \"b b\"\n", "line 8, column 8", "a name"),
+            ("[action.user]\nname = \"bob\"\nkey = \"a\"\nfile = \"b\"\n", "line 6", "only one of"),
+            ("[action.network]\naddress = \"192.0.2.1\"\n", "line 8, column 11", "with its prefix"),
+            ("[action.network]\naddress = \"dhcp\"\ngateway = \"192.0.2.1\"\n", "line 6", "leave it out"),
             ("[action.write]\npath = \"/x\"\ncontent = \"\"\nmode = \"rw\"\n", "line 10, column 8", "octal"),
             ("[action.machine-id]\npolicy = \"none\"\n", "line 8, column 10", "unknown variant `none`"),
             (
@@ -151,7 +159,7 @@ mod tests {
         let schema = json_schema();
         assert_eq!(schema["additionalProperties"], false);
         let verbs = schema["$defs"]["Action"]["oneOf"].as_array().expect("one schema a verb");
-        assert_eq!(verbs.len(), 35);
+        assert_eq!(verbs.len(), 39);
         assert_eq!(schema["$defs"]["Remove"]["additionalProperties"], false);
     }
 

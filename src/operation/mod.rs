@@ -9,12 +9,15 @@ mod check;
 mod docs;
 mod form;
 pub mod load;
+pub mod network;
+mod pairs;
 pub mod perl;
 pub mod profile;
 pub mod schema;
 pub mod select;
 pub mod step;
 pub mod step_text;
+pub mod user;
 pub mod value;
 mod when;
 

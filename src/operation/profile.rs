@@ -57,7 +57,13 @@ pub fn parse(text: &str, origin: &str) -> Result<Profile> {
         let plain = action.is_step() && !matches!(action, Action::Steps(_));
         let data = matches!(
             action,
-            Action::Remove(_) | Action::Truncate(_) | Action::Write(_) | Action::Edit(_) | Action::Link(_)
+            Action::Remove(_)
+                | Action::Truncate(_)
+                | Action::Write(_)
+                | Action::Edit(_)
+                | Action::Link(_)
+                | Action::User(_)
+                | Action::Network(_)
         );
         if !plain && !data {
             let what = format!("bad profile {origin}: action {} is no step of a customisation", index + 1);

@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form;
+use super::network::Network;
 use super::step::{
     AppendLine, Bring, Chmod, Chown, Delete, Empty, Firstboot, FromTo, OnePath, SshInject, Substitute,
 };
+use super::user::User;
 pub use super::when::{Init, Lines, PackageManager, When};
 use crate::uuids::Kind;
 
@@ -115,6 +117,10 @@ pub enum ParameterKind {
     Secret,
     /// Steps of a customisation, from the command line or a profile.
     Steps,
+    /// A JSON list of accounts, each with the keys of the verb `user`.
+    Users,
+    /// A JSON list of networks, each with the keys of the verb `network`.
+    Networks,
 }
 
 /// One thing to do. Exactly one verb a table: `[[action]]`, then `[action.VERB]`.
@@ -147,6 +153,14 @@ pub enum Action {
     Passwords(Bare),
     /// Remove user accounts with all that belongs to them.
     UserAccounts(Bare),
+    /// Have an account.
+    User(User),
+    /// Have the accounts that were given.
+    Users(Bare),
+    /// Set up an interface.
+    Network(Network),
+    /// Set up the interfaces that were given.
+    Networks(Bare),
     /// Run the host's scripts that were given, in the guest's root folder.
     Script(Bare),
     /// Run a script of the guest's own programs.

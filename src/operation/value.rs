@@ -4,7 +4,9 @@
 
 use std::fmt;
 
+use super::network::Network;
 use super::schema::ParameterKind;
+use super::user::User;
 
 /// Longest host name that Linux keeps, in bytes: `HOST_NAME_MAX` of limits.h.
 const HOST_NAME_MAX: usize = 64;
@@ -34,6 +36,10 @@ impl ParameterKind {
                 (is_hostname(value), "must be a host name of at most 64 letters, digits, dashes and dots")
             }
             Self::Timezone => (is_timezone(value), "must be a zone name such as Europe/Berlin"),
+            Self::Users => (User::list(value).is_ok(), "must be a JSON list such as [{\"name\": \"bob\"}]"),
+            Self::Networks => {
+                (Network::list(value).is_ok(), "must be a JSON list such as [{\"address\": \"dhcp\"}]")
+            }
         };
         if good { Ok(()) } else { Err(wanted) }
     }
@@ -49,6 +55,8 @@ impl fmt::Display for ParameterKind {
             Self::Timezone => "timezone",
             Self::Secret => "secret",
             Self::Steps => "steps",
+            Self::Users => "users",
+            Self::Networks => "networks",
         })
     }
 }
@@ -77,11 +85,13 @@ mod tests {
     #[test]
     fn each_kind_takes_its_values_only() {
         let long = "a".repeat(63);
-        let cases: [(ParameterKind, &[&str], &[&str]); 6] = [
+        let cases: [(ParameterKind, &[&str], &[&str]); 8] = [
             (ParameterKind::Text, &["", "a b"], &["a\nb"]),
             (ParameterKind::Flag, &["true", "false"], &["", "yes", "True"]),
             (ParameterKind::List, &["a", "a,b c"], &["", "a,", ",a", "a,,b", "a\0"]),
             (ParameterKind::Secret, &["x"], &[""]),
+            (ParameterKind::Users, &["[{\"name\":\"bob\"}]"], &["", "bob", "[{\"name\":\"a b\"}]"]),
+            (ParameterKind::Networks, &["[{\"address\":\"dhcp\"}]"], &["", "dhcp", "[{\"address\":\"x\"}]"]),
             (
                 ParameterKind::Hostname,
                 &["a", "web-1.example.org", "1", &long],

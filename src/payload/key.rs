@@ -9,22 +9,34 @@ use std::time::SystemTime;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::operation::step::SshInject;
+use crate::operation::user::User;
 
 /// The most that is read of a file of keys, in bytes.
 const LONGEST: u64 = 1 << 20;
 
 /// Sees to it that the step has its key as text.
 pub(super) fn load(step: &mut SshInject, home: Option<&Path>) -> Result<()> {
-    let user = &step.user;
-    let within = |error: Error| error.within(format!("--ssh-inject cannot take a key for {user}"));
-    let key = match (&step.key, &step.file) {
-        (Some(key), _) => checked(key, "it").map_err(within)?,
-        (None, Some(file)) => read(Path::new(file)).map_err(within)?,
-        (None, None) => newest(home).and_then(|file| read(&file)).map_err(within)?,
+    let key = match given(step.key.as_deref(), step.file.as_deref()) {
+        Some(key) => key,
+        None => newest(home).and_then(|file| read(&file)),
     };
-    step.key = Some(key);
+    step.key =
+        Some(key.map_err(|error| error.within(format!("--ssh-inject cannot take a key for {}", step.user)))?);
     step.file = None;
     Ok(())
+}
+
+/// The same for an account, which may do without.
+pub(super) fn load_for_account(user: &mut User) -> Result<()> {
+    let key = given(user.key.as_deref(), user.file.as_deref()).transpose();
+    user.key =
+        key.map_err(|error| error.within(format!("cannot take an SSH key for the new user {}", user.name)))?;
+    user.file = None;
+    Ok(())
+}
+
+fn given(key: Option<&str>, file: Option<&str>) -> Option<Result<String>> {
+    key.map(|key| checked(key, "it")).or_else(|| file.map(|file| read(Path::new(file))))
 }
 
 fn read(path: &Path) -> Result<String> {

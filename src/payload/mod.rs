@@ -12,11 +12,13 @@ use std::path::Path;
 
 pub use source::Source;
 
+use crate::action::Settings;
 use crate::action::brought::{self, Item};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::operation::schema::Action;
 use crate::operation::step::{Bring, Firstboot};
-use crate::plan::Planned;
+use crate::operation::user::User;
+use crate::plan::{Planned, USERS};
 
 /// The most files, folders and links that one operation brings: their names are to fit in the first message to the
 /// worker.
@@ -60,6 +62,14 @@ pub fn gather(planned: &mut Planned, home: Option<&Path>) -> Result<()> {
                 key::load(step, home)?;
                 continue;
             }
+            Action::User(user) => {
+                key::load_for_account(user)?;
+                continue;
+            }
+            Action::Users(_) => {
+                load_keys(settings)?;
+                continue;
+            }
             _ => continue,
         };
         let path = Path::new(from.as_str());
@@ -77,6 +87,15 @@ pub fn gather(planned: &mut Planned, home: Option<&Path>) -> Result<()> {
         settings.brought.insert(brought::key(verb, from), items);
     }
     *sources = gathered.sources;
+    Ok(())
+}
+
+/// Puts keys in place of the files of accounts that were given: whoever looks later does not have those.
+fn load_keys(settings: &mut Settings) -> Result<()> {
+    let Some(text) = settings.values.get_mut(USERS.1) else { return Ok(()) };
+    let mut users = User::list(text).map_err(Error::usage)?;
+    users.iter_mut().try_for_each(key::load_for_account)?;
+    *text = serde_json::to_string(&users).context(|| "cannot write the accounts as JSON")?;
     Ok(())
 }
 

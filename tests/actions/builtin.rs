@@ -1,5 +1,6 @@
 //! Every operation that is built in, on a Debian-like tree that holds something for each of them.
 
+use guestseal::action::user_accounts::ADDED;
 use guestseal::apply::{Mode, apply};
 use guestseal::guest::password::PasswordRequest;
 use guestseal::operation::{BUILTIN, Catalogue};
@@ -34,6 +35,8 @@ fn populated() -> Tree {
         ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         ("/etc/hostname", "template\n"),
         ("/etc/hosts", "127.0.1.1 template\n"),
+        ("/etc/group", "root:x:0:\nbob:x:1000:\n"),
+        ("/etc/systemd/system/multi-user.target.wants/systemd-networkd.service", "-> /x"),
         ("/usr/share/zoneinfo/Europe/Berlin", "TZif"),
         ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n"),
     ] {
@@ -63,12 +66,20 @@ fn planned() -> Vec<Planned> {
         .into_iter()
         .filter(|operation| operation.new_uuids().next().is_none() && operation.name != "hostname-unset");
     let plan = |operation: &guestseal::operation::Operation| {
-        let given = [("hostname", "web"), ("timezone", "Europe/Berlin")];
+        let given = [
+            ("hostname", "web"),
+            ("timezone", "Europe/Berlin"),
+            ("users", "[{\"name\":\"mary\"}]"),
+            ("networks", "[{\"address\":\"dhcp\"}]"),
+        ];
         let values = operation.parameters.iter().filter_map(|(name, parameter)| {
             let given = given.iter().find(|(given, _)| given == name).map(|(_, value)| (*value).to_owned());
             Some((name.clone(), given.or_else(|| parameter.default.clone())?))
         });
         let mut settings = Settings { values: values.collect(), ..Settings::default() };
+        if operation.name == "user-account" {
+            settings.values.insert(ADDED.to_owned(), "mary".to_owned());
+        }
         if operation.name == PASSWORDS.0 {
             let request = PasswordRequest::root("password:correct horse").unwrap();
             settings.passwords = vec![(request.user, request.selector.load().unwrap())];
@@ -113,7 +124,11 @@ fn every_operation_does_its_work_once() {
         guest.init,
         first.last()
     );
-    assert!(!tree.text("/etc/passwd").contains("bob:"));
+    assert!(
+        !tree.text("/etc/passwd").contains("bob:")
+            && tree.text("/etc/passwd").contains("\nmary:x:1000:1000:")
+    );
+    assert!(tree.has("/etc/systemd/network/00-guestseal.network"));
 }
 
 #[test]

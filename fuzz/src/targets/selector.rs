@@ -1,8 +1,10 @@
-//! What the user says about passwords, host names and time zones. Errors must not tell the password.
+//! What the user says about passwords, host names, time zones, accounts and networks. Errors must not tell the password.
 
 use guestseal::guest::names::{check_hostname, check_timezone};
 use guestseal::guest::password::{PasswordRequest, Selector};
+use guestseal::operation::network::Network;
 use guestseal::operation::schema::ParameterKind;
+use guestseal::operation::user::User;
 
 use crate::targets::check_error;
 
@@ -16,6 +18,20 @@ pub(crate) fn run(data: &[u8]) {
     hides(user.map(|request| format!("{:?}", request.selector)), secret);
     hides(PasswordRequest::root(text).map(|request| format!("{request:?}")), last_word(text));
     hides(Selector::parse(text).map(|selector| format!("{selector:?}")), last_word(text));
+    let typed = text.rsplit_once(":password=").map(|(_, selector)| selector);
+    let user = User::parse(text).map(|(user, _)| {
+        let list = serde_json::to_string(&[&user]).unwrap_or_default();
+        assert_eq!(User::list(&list), Ok(vec![user]));
+        list
+    });
+    hides(user, typed.filter(|word| word.contains("hunter")));
+    let network = Network::parse(text).map(|network| {
+        let list = serde_json::to_string(&[&network]).unwrap_or_default();
+        assert_eq!(Network::list(&list), Ok(vec![network]));
+        list
+    });
+    hides(network, None);
+    let _ = (User::list(text), Network::list(text));
     if check_hostname(text).is_ok() {
         assert!(ParameterKind::Hostname.check(text).is_ok() && !text.contains('/'));
     }

@@ -6,7 +6,7 @@
 mod bring;
 mod files;
 mod firstboot;
-mod ssh;
+pub(super) mod ssh;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ fn place_or_into(path: &str, name: Option<&std::ffi::OsStr>, view: View<'_>) -> 
 }
 
 /// What makes this folder, and those above it that are missing, as `mkdir -p` does.
-fn folders(path: &Path, view: View<'_>) -> Result<Vec<Change>> {
+pub(super) fn folders(path: &Path, view: View<'_>) -> Result<Vec<Change>> {
     let mut above: Vec<&Path> = path.ancestors().collect();
     above.reverse();
     let mut changes = Vec::new();

@@ -27,23 +27,39 @@ pub(super) fn inject(step: &SshInject, view: View<'_>) -> Result<Findings> {
     let home = clean_path(account.home()).ok_or_else(|| {
         Error::unsupported(format!("the user {} of the guest has no home folder", step.user))
     })?;
-    let mut findings = Findings::default();
-    let owner = |mode| NewFile { mode, uid: account.uid(), gid: account.gid() };
-    let folder = place(&home.join(".ssh"), view)?;
+    let changes = let_in(&home, (account.uid(), account.gid()), key, view)?;
+    let mut findings = Findings { changes, ..Findings::default() };
+    if findings.changes.is_empty() {
+        findings.note(home.join(".ssh/authorized_keys"), "the key is there already");
+    }
+    Ok(findings)
+}
+
+/// What lets the owner of this home log in with these keys; nothing when they are there already. The home may be one that
+/// is only made.
+pub(in crate::action) fn let_in(
+    home: &Path,
+    (uid, gid): (u32, u32),
+    keys: &str,
+    view: View<'_>,
+) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let owner = |mode| NewFile { mode, uid, gid };
+    let folder = home.join(".ssh");
+    let folder = if view.root.resolve(home)?.is_some() { place(&folder, view)? } else { folder };
     match view.root.lookup(&folder)?.map(|entry| entry.kind) {
         Some(FileKind::Folder) => {}
         Some(_) => return Err(wrong_kind(&folder, "a folder")),
-        None => findings.changes.push(Change::Folder { path: folder.clone(), new: owner(0o700) }),
+        None => changes.push(Change::Folder { path: folder.clone(), new: owner(0o700) }),
     }
     let path = real(folder.join("authorized_keys"), view)?;
     let old = view.root.read(&path)?.unwrap_or_default();
-    let new = with_keys(&old, key);
+    let new = with_keys(&old, keys);
     if new == old {
-        findings.note(path, "the key is there already");
-        return Ok(findings);
+        return Ok(Vec::new());
     }
-    findings.changes.push(Change::Replace { path, content: Content(new), new: owner(0o600) });
-    Ok(findings)
+    changes.push(Change::Replace { path, content: Content(new), new: owner(0o600) });
+    Ok(changes)
 }
 
 fn real(path: PathBuf, view: View<'_>) -> Result<PathBuf> {

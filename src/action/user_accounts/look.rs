@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal};
+use super::{ADDED, AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal};
 use crate::action::data::remove_folder;
 use crate::action::{Findings, View};
 use crate::error::Result;
@@ -27,9 +27,10 @@ pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
     };
     let defs = LoginDefs::parse(&read("/etc/login.defs")?.unwrap_or_default());
     let (mut keep, mut only) = (view.settings.list("keep"), view.settings.list("remove"));
+    let passwd = Passwd::parse(files.passwd);
+    let there = |name: &String| passwd.accounts().any(|account| account.name_bytes() == name.as_bytes());
+    keep.extend(view.settings.list(ADDED).into_iter().filter(there));
     if view.settings.recorded {
-        let passwd = Passwd::parse(files.passwd);
-        let there = |name: &String| passwd.accounts().any(|account| account.name_bytes() == name.as_bytes());
         let named = !only.is_empty();
         keep.retain(there);
         only.retain(there);

@@ -22,6 +22,9 @@ pub(super) use look::remove;
 
 pub use home::{HomeStays, KeptHomes, is_system_folder};
 
+/// The parameter that says which accounts an operation of the same run adds: none of these is to be removed.
+pub const ADDED: &str = "added";
+
 /// The account files of a guest, as read; None where the guest has no such file.
 #[derive(Clone, Copy, Default)]
 pub struct AccountFiles<'a> {

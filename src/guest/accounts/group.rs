@@ -53,6 +53,36 @@ impl Group {
         self.text.entries().filter(|(_, entry)| !self.is_group(entry)).map(|(line, _)| line)
     }
 
+    /// Adds a group without members and without a password. The number is not for gshadow.
+    pub fn add(&mut self, name: &str, gid: u32) {
+        self.text.add(
+            match self.file {
+                GroupFile::Group => format!("{name}:x:{gid}:"),
+                GroupFile::Gshadow => format!("{name}:!::"),
+            }
+            .as_bytes(),
+        );
+    }
+
+    /// Makes a user a member of a group. Returns whether anything changed.
+    pub fn add_member(&mut self, group: &str, user: &str) -> bool {
+        self.text.edit(|entry| {
+            let mut fields: Vec<&[u8]> = entry.splitn(4, |&byte| byte == b':').collect();
+            if fields.len() < 3 || fields[0] != group.as_bytes() {
+                return Edit::Keep;
+            }
+            fields.resize(4, b"");
+            let list = fields[3];
+            if list.split(|&byte| byte == b',').any(|member| trim(member) == user.as_bytes()) {
+                return Edit::Keep;
+            }
+            let comma: &[u8] = if trim(list).is_empty() { b"" } else { b"," };
+            let list = [list, comma, user.as_bytes()].concat();
+            fields[3] = &list;
+            Edit::Replace(Zeroizing::new(fields.join(&b':')))
+        })
+    }
+
     /// Removes these groups. Returns whether there was one.
     pub fn remove(&mut self, groups: &BTreeSet<Vec<u8>>) -> bool {
         self.text.edit(|entry| match name_of(entry) {
@@ -149,6 +179,20 @@ mod tests {
         assert!(group.remove(&users(&["bob"])));
         assert_eq!(group.as_bytes(), b"root:x:0:\nsudo:x:27:alice,bobby\nwheel:x:10:\n# bob\nodd,bob\n");
         assert_eq!(group.malformed().collect::<Vec<_>>(), [5]);
+    }
+
+    #[test]
+    fn groups_and_members_are_added_once() {
+        let mut group = Group::parse(GroupFile::Group, b"sudo:x:27:\nadm:x:4:eve\nold:x:5\n+:::\n");
+        group.add("bob", 1000);
+        for name in ["sudo", "adm", "old"] {
+            assert!(group.add_member(name, "bob") && !group.add_member(name, "bob"));
+        }
+        assert_eq!(group.as_bytes(), b"sudo:x:27:bob\nadm:x:4:eve,bob\nold:x:5:bob\nbob:x:1000:\n+:::\n");
+        let mut gshadow = Group::parse(GroupFile::Gshadow, b"sudo:!:bob:eve\n");
+        gshadow.add("bob", 1000);
+        assert!(gshadow.add_member("sudo", "bob"), "who runs a group is no member yet");
+        assert_eq!(gshadow.as_bytes(), b"sudo:!:bob:eve,bob\nbob:!::\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! login.defs(5): which user numbers are people, and how passwords are hashed.
+//! login.defs(5): which user numbers are people, how passwords are hashed, and what new accounts get.
 
 use super::text::{is_space, trim};
 
@@ -9,13 +9,47 @@ pub struct LoginDefs {
     pub uid_min: u32,
     /// `UID_MAX`: the last one; 60000 when not set.
     pub uid_max: u32,
+    /// `GID_MIN`: the first number of a group that belongs to a person; 1000 when not set.
+    pub gid_min: u32,
+    /// `GID_MAX`: the last one; 60000 when not set.
+    pub gid_max: u32,
     /// `ENCRYPT_METHOD`, in upper case, when set.
     pub encrypt_method: Option<String>,
+    /// `USERGROUPS_ENAB`: whether a new account gets a group of its own; not when not set.
+    pub own_groups: bool,
+    /// `HOME_MODE`, or what `UMASK` leaves of 0777: the mode of a new home; 0755 when neither is set.
+    pub home_mode: u32,
+    /// `PASS_MIN_DAYS`, when set.
+    pub pass_min_days: Option<u32>,
+    /// `PASS_MAX_DAYS`, when set.
+    pub pass_max_days: Option<u32>,
+    /// `PASS_WARN_AGE`, when set.
+    pub pass_warn_age: Option<u32>,
+    /// `SUB_UID_MIN`, `SUB_UID_MAX` and `SUB_UID_COUNT`.
+    pub sub_uids: (u64, u64, u64),
+    /// `SUB_GID_MIN`, `SUB_GID_MAX` and `SUB_GID_COUNT`.
+    pub sub_gids: (u64, u64, u64),
+    home_mode_set: bool,
 }
 
 impl Default for LoginDefs {
     fn default() -> Self {
-        Self { uid_min: 1000, uid_max: 60000, encrypt_method: None }
+        let sub_ids = (100_000, 600_100_000, 65_536);
+        Self {
+            uid_min: 1000,
+            uid_max: 60000,
+            gid_min: 1000,
+            gid_max: 60000,
+            encrypt_method: None,
+            own_groups: false,
+            home_mode: 0o755,
+            pass_min_days: None,
+            pass_max_days: None,
+            pass_warn_age: None,
+            sub_uids: sub_ids,
+            sub_gids: sub_ids,
+            home_mode_set: false,
+        }
     }
 }
 
@@ -30,9 +64,29 @@ impl LoginDefs {
     #[must_use]
     pub fn overlaid(mut self, bytes: &[u8]) -> Self {
         for (name, value) in bytes.split(|&byte| byte == b'\n').filter_map(setting) {
+            let (number, wide) = (unsigned(value), unsigned(value).map(u64::from));
             match name {
-                b"UID_MIN" => self.uid_min = unsigned(value).unwrap_or(self.uid_min),
-                b"UID_MAX" => self.uid_max = unsigned(value).unwrap_or(self.uid_max),
+                b"UID_MIN" => self.uid_min = number.unwrap_or(self.uid_min),
+                b"UID_MAX" => self.uid_max = number.unwrap_or(self.uid_max),
+                b"GID_MIN" => self.gid_min = number.unwrap_or(self.gid_min),
+                b"GID_MAX" => self.gid_max = number.unwrap_or(self.gid_max),
+                b"USERGROUPS_ENAB" => self.own_groups = value.eq_ignore_ascii_case(b"yes"),
+                b"HOME_MODE" => {
+                    self.home_mode = number.map_or(self.home_mode, |mode| mode & 0o7777);
+                    self.home_mode_set = true;
+                }
+                b"UMASK" if !self.home_mode_set => {
+                    self.home_mode = number.map_or(self.home_mode, |mask| 0o777 & !mask);
+                }
+                b"PASS_MIN_DAYS" => self.pass_min_days = number,
+                b"PASS_MAX_DAYS" => self.pass_max_days = number,
+                b"PASS_WARN_AGE" => self.pass_warn_age = number,
+                b"SUB_UID_MIN" => self.sub_uids.0 = wide.unwrap_or(self.sub_uids.0),
+                b"SUB_UID_MAX" => self.sub_uids.1 = wide.unwrap_or(self.sub_uids.1),
+                b"SUB_UID_COUNT" => self.sub_uids.2 = wide.unwrap_or(self.sub_uids.2),
+                b"SUB_GID_MIN" => self.sub_gids.0 = wide.unwrap_or(self.sub_gids.0),
+                b"SUB_GID_MAX" => self.sub_gids.1 = wide.unwrap_or(self.sub_gids.1),
+                b"SUB_GID_COUNT" => self.sub_gids.2 = wide.unwrap_or(self.sub_gids.2),
                 b"ENCRYPT_METHOD" => {
                     self.encrypt_method = Some(String::from_utf8_lossy(value).to_ascii_uppercase());
                 }
@@ -79,9 +133,25 @@ mod tests {
         let defs = LoginDefs::parse(text);
         assert_eq!(
             defs,
-            LoginDefs { uid_min: 1000, uid_max: 65535, encrypt_method: Some("YESCRYPT".to_owned()) }
+            LoginDefs {
+                uid_min: 1000,
+                uid_max: 65535,
+                encrypt_method: Some("YESCRYPT".to_owned()),
+                ..LoginDefs::default()
+            }
         );
         assert!(defs.is_regular(1000) && !defs.is_regular(999) && !defs.is_regular(65536));
+    }
+
+    #[test]
+    fn what_new_accounts_get() {
+        let defs = LoginDefs::parse(
+            b"UMASK 077\nUSERGROUPS_ENAB yes\nPASS_MAX_DAYS 99999\nPASS_WARN_AGE -1\nSUB_UID_COUNT 1\n",
+        );
+        assert_eq!((defs.home_mode, defs.own_groups), (0o700, true));
+        assert_eq!((defs.pass_max_days, defs.pass_warn_age, defs.sub_uids.2), (Some(99999), None, 1));
+        assert_eq!(LoginDefs::parse(b"HOME_MODE 0710\nUMASK 022\n").home_mode, 0o710);
+        assert_eq!(LoginDefs::default().home_mode, 0o755);
     }
 
     #[test]

@@ -18,6 +18,6 @@ mod text;
 pub use group::{Group, GroupEntry, GroupFile};
 pub use homes::{clean_path, homes};
 pub use login_defs::LoginDefs;
-pub use passwd::{Account, Passwd};
+pub use passwd::{Account, NewAccount, Passwd, PasswdField};
 pub use shadow::{PasswordKind, Shadow, ShadowEntry};
 pub use subid::SubIds;

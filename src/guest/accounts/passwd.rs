@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::text::{Edit, Text, name_of, number};
 
 /// /etc/passwd.
@@ -20,8 +22,37 @@ pub struct Account<'a> {
     password: &'a [u8],
     uid: u32,
     gid: u32,
+    comment: &'a [u8],
     home: &'a [u8],
     shell: &'a [u8],
+}
+
+/// A line to be added.
+#[derive(Debug, Clone, Copy)]
+pub struct NewAccount<'a> {
+    /// The user's name.
+    pub name: &'a str,
+    /// `x` where the password is in shadow(5).
+    pub password: &'a str,
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the primary group.
+    pub gid: u32,
+    /// The comment, perhaps empty.
+    pub comment: &'a str,
+    /// The home folder.
+    pub home: &'a str,
+    /// The login shell.
+    pub shell: &'a str,
+}
+
+/// A field that can be set, by its place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswdField {
+    /// The comment.
+    Comment = 4,
+    /// The login shell.
+    Shell = 6,
 }
 
 impl Passwd {
@@ -50,6 +81,25 @@ impl Passwd {
         self.0.entries().filter(|&(line, entry)| Account::parse(line, entry).is_none()).map(|(line, _)| line)
     }
 
+    /// Adds a line: a name that no other account has, and values without colons and line ends.
+    pub fn add(&mut self, line: &NewAccount<'_>) {
+        let NewAccount { name, password, uid, gid, comment, home, shell } = line;
+        self.0.add(format!("{name}:{password}:{uid}:{gid}:{comment}:{home}:{shell}").as_bytes());
+    }
+
+    /// Gives every line of this name another comment or shell. Returns whether anything changed.
+    pub fn set(&mut self, name: &str, field: PasswdField, value: &str) -> bool {
+        self.0.edit(|entry| match name_of(entry) {
+            Some(found) if found == name.as_bytes() => {
+                let mut fields: Vec<&[u8]> = entry.splitn(7, |&byte| byte == b':').collect();
+                fields.resize(7, b"");
+                fields[field as usize] = value.as_bytes();
+                Edit::Replace(Zeroizing::new(fields.join(&b':')))
+            }
+            _ => Edit::Keep,
+        })
+    }
+
     /// Removes every line that begins with one of these names. Returns whether there was one.
     pub fn remove(&mut self, users: &BTreeSet<Vec<u8>>) -> bool {
         self.0.edit(|entry| match name_of(entry) {
@@ -70,10 +120,10 @@ impl<'a> Account<'a> {
         let password = fields.next()?;
         let uid = number(fields.next()?)?;
         let gid = number(fields.next()?)?;
-        let _gecos = fields.next();
+        let comment = fields.next().unwrap_or_default();
         let home = fields.next().unwrap_or_default();
         let shell = fields.next().unwrap_or_default();
-        Some(Self { line, name, password, uid, gid, home, shell })
+        Some(Self { line, name, password, uid, gid, comment, home, shell })
     }
 
     /// The number of its line, from 1.
@@ -99,6 +149,11 @@ impl<'a> Account<'a> {
     /// The number of its primary group.
     pub fn gid(&self) -> u32 {
         self.gid
+    }
+
+    /// Its comment as it is.
+    pub fn comment(&self) -> &'a [u8] {
+        self.comment
     }
 
     /// Its home folder as the file has it: perhaps empty, relative, or no folder at all. See [`super::clean_path`].
@@ -165,6 +220,22 @@ mod tests {
             .collect();
         assert_eq!(passwd.as_bytes(), expected);
         assert!(!passwd.remove(&BTreeSet::from([b"bob".to_vec()])));
+    }
+
+    #[test]
+    fn accounts_are_added_and_set() {
+        let mut passwd = Passwd::parse(b"root:x:0:0:root:/root:/bin/sh\nshort:x:5:5\n+::::::\n");
+        let (name, home, shell) = ("bob", "/home/bob", "/bin/sh");
+        passwd.add(&NewAccount { name, password: "x", uid: 1000, gid: 1001, comment: "", home, shell });
+        let bob = passwd.find("bob").unwrap();
+        assert_eq!((bob.uid(), bob.gid(), bob.home(), bob.line()), (1000, 1001, Path::new(home), 3));
+        assert!(
+            passwd.set("bob", PasswdField::Comment, "Bob")
+                && passwd.set("short", PasswdField::Shell, "/bin/zsh")
+        );
+        assert!(!passwd.set("bob", PasswdField::Comment, "Bob"));
+        let text = "root:x:0:0:root:/root:/bin/sh\nshort:x:5:5:::/bin/zsh\nbob:x:1000:1001:Bob:/home/bob:/bin/sh\n+::::::\n";
+        assert_eq!(passwd.as_bytes(), text.as_bytes());
     }
 
     proptest! {

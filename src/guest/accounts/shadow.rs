@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use zeroize::Zeroizing;
 
+use super::login_defs::LoginDefs;
 use super::text::{Edit, Text, name_of};
 use crate::error::{Error, Result};
 use crate::guest::names::did_you_mean;
@@ -101,6 +102,15 @@ impl Shadow {
             }
             _ => Edit::Keep,
         }))
+    }
+
+    /// Adds a line for a user whom no password lets in, not locked: a lock keeps out keys as well where sshd works without
+    /// PAM. `today` is in days since 1970.
+    pub fn add(&mut self, name: &str, today: u64, defs: &LoginDefs) {
+        let days = |days: Option<u32>| days.map(|days| days.to_string()).unwrap_or_default();
+        let (least, most, warn) =
+            (days(defs.pass_min_days), days(defs.pass_max_days), days(defs.pass_warn_age));
+        self.0.add(format!("{name}:*:{today}:{least}:{most}:{warn}:::").as_bytes());
     }
 
     /// Removes every line that begins with one of these names. Returns whether there was one.

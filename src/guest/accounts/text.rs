@@ -38,6 +38,17 @@ impl Text {
         self.lines().filter_map(|(number, line)| entry(line).map(|entry| (number, entry)))
     }
 
+    /// Adds a line without its end behind all others, but before NIS lines, as useradd(8) does: what stands behind those
+    /// may not be seen.
+    pub(super) fn add(&mut self, line: &[u8]) {
+        let nis = |line: &[u8]| matches!(trim_start(line).first(), Some(b'+' | b'-'));
+        let lines = self.0.split_inclusive(|&byte| byte == b'\n');
+        let place: usize = lines.take_while(|line| !nis(line)).map(<[u8]>::len).sum();
+        let (before, behind) = self.0.split_at(place);
+        let gap: &[u8] = if before.is_empty() || before.ends_with(b"\n") { b"" } else { b"\n" };
+        self.0 = Zeroizing::new([before, gap, line, b"\n", behind].concat());
+    }
+
     /// Gives every entry to `decide`, without blanks at its start and without its line end; a replaced one keeps
     /// both. Returns whether anything changed.
     pub(super) fn edit(&mut self, mut decide: impl FnMut(&[u8]) -> Edit) -> bool {
@@ -131,6 +142,16 @@ mod tests {
     #[test]
     fn debug_shows_no_content() {
         assert_eq!(format!("{:?}", Text::new(b"root:secret")), "11 bytes");
+    }
+
+    #[test]
+    fn lines_are_added_before_nis_lines() {
+        for (old, new) in [("", "x\n"), ("a", "a\nx\n"), ("a\n", "a\nx\n"), ("a\n+::\nb\n", "a\nx\n+::\nb\n")]
+        {
+            let mut text = Text::new(old.as_bytes());
+            text.add(b"x");
+            assert_eq!(text.as_bytes(), new.as_bytes(), "{old:?}");
+        }
     }
 
     proptest! {
