@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand, ValueEnum};
 
+use super::added::{self, Added};
 use super::formats::FormatChoice;
 use super::steps::StepArgs;
 use super::virt::Called;
@@ -254,6 +255,12 @@ pub struct SelectionArgs {
     /// Set any parameter of an operation. May be repeated.
     #[arg(long, value_name = "OPERATION.PARAMETER=VALUE")]
     pub set: Vec<String>,
+    /// What `--add user:` named.
+    #[arg(skip)]
+    pub users: Vec<Secret>,
+    /// What `--add network:` named.
+    #[arg(skip)]
+    pub networks: Vec<String>,
     /// Where operations come from.
     #[command(flatten)]
     pub catalogue: CatalogueArgs,
@@ -265,13 +272,13 @@ impl SelectionArgs {
     pub fn forget_passwords(&mut self) {
         self.root_password = None;
         self.password.clear();
+        self.users.clear();
     }
 }
 
 /// What of looking `--tree` has no use for: nothing is attached.
-const NOT_WITH_A_FOLDER: [&str; 12] = [
+const NOT_WITH_A_FOLDER: [&str; 11] = [
     "images",
-    "add",
     "format",
     "attach",
     "isolate",
@@ -305,9 +312,11 @@ pub struct SealArgs {
     /// The images, each a guest of its own.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// A disk of one guest, as virt-sysprep names it; repeat it for a guest with several disks.
-    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
-    pub add: Vec<PathBuf>,
+    /// A disk of one guest, as virt-sysprep names it; repeat it for a guest with several disks. user:NAME[:KEY=VALUE…]
+    /// adds an account, network:dhcp|ADDRESS/PREFIX[:KEY=VALUE…] sets up an interface: see operations-format.md.
+    #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
+        value_parser = Added::parser())]
+    pub add: Vec<Added>,
     /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER.iter().chain(&NOT_TO_SEAL_A_FOLDER))]
     pub tree: Option<PathBuf>,
@@ -367,6 +376,14 @@ pub struct SealArgs {
     pub called: Called,
 }
 
+impl SealArgs {
+    /// Sees to what depends on the order of options, or on what a value of `--add` is.
+    pub(super) fn place(&mut self, matches: &ArgMatches) {
+        self.image.place_formats(matches);
+        added::sort(&mut self.add, &mut self.selection);
+    }
+}
+
 /// Options of virt-sysprep and virt-customize about what does not exist here; docs/virt-sysprep.md says of each why.
 #[derive(Debug, Clone, Default, Args)]
 pub struct MeaninglessArgs {
@@ -405,9 +422,10 @@ pub struct InspectArgs {
     /// The images, each a guest of its own.
     #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// A disk of one guest; repeat it for a guest with several disks.
-    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
-    pub add: Vec<PathBuf>,
+    /// A disk of one guest; repeat it for a guest with several disks. Also user:… and network:…, as for `seal`.
+    #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
+        value_parser = Added::parser())]
+    pub add: Vec<Added>,
     /// Look at the root folder of a guest instead of an image.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,
@@ -426,8 +444,9 @@ pub struct VerifyArgs {
     #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A disk of one guest; repeat it for a guest with several disks.
-    #[arg(short, long = "add", value_name = "IMAGE", action = ArgAction::Append)]
-    pub add: Vec<PathBuf>,
+    #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
+        value_parser = Added::parser())]
+    pub add: Vec<Added>,
     /// Verify the root folder of a guest instead of an image.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use clap::{ArgMatches, ValueEnum};
 
+use super::added::Added;
 use super::args::ImageArgs;
 use crate::image::format::Format;
 
@@ -40,8 +41,10 @@ impl ImageArgs {
         // One that stands behind all disks is meant for them, as for images without -a.
         let only = self.format.last().filter(|_| self.format.len() == 1);
         let of = |disk: usize| before(disk).map(|(_, format)| *format).or(only);
-        let disks = places("add").into_iter();
-        self.disk_formats = disks.map(|disk| of(disk).and_then(|format| format.format())).collect();
+        let added = matches.get_many::<Added>("add").into_iter().flatten();
+        let disks = places("add").into_iter().zip(added).filter(|(_, added)| added.disk().is_some());
+        self.disk_formats =
+            disks.map(|(place, _)| place).map(|disk| of(disk).and_then(|format| format.format())).collect();
     }
 }
 
@@ -68,5 +71,6 @@ mod tests {
             [None, raw, qcow2]
         );
         assert_eq!(formats(&["-a", "x", "-a", "y", "--format", "raw"]), [raw, raw]);
+        assert_eq!(formats(&["-a", "user:bob", "--format", "raw", "--image", "x"]), [raw]);
     }
 }

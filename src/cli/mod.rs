@@ -1,5 +1,6 @@
 //! The command line: the only room that prints, reads the environment and decides how the program ends.
 
+pub mod added;
 pub mod args;
 mod describe;
 mod exit;
@@ -140,9 +141,12 @@ fn parse() -> Result<Cli, Exit> {
     }
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| refuse(&error, wants_json))?;
     match (&mut cli.command, matches.subcommand()) {
-        (None, _) => cli.seal.image.place_formats(&matches),
-        (Some(args::Command::Seal(args)), Some((_, matches))) => args.image.place_formats(matches),
-        (Some(args::Command::Inspect(args)), Some((_, matches))) => args.image.place_formats(matches),
+        (None, _) => cli.seal.place(&matches),
+        (Some(args::Command::Seal(args)), Some((_, matches))) => args.place(matches),
+        (Some(args::Command::Inspect(args)), Some((_, matches))) => {
+            args.image.place_formats(matches);
+            added::sort(&mut args.add, &mut args.selection);
+        }
         (Some(args::Command::Verify(args)), Some((_, matches))) => args.image.place_formats(matches),
         _ => {}
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use super::added;
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
 use super::steps::set_network;
 use crate::erase::policy::{ErasePlan, Policy};
@@ -155,8 +156,10 @@ fn parameters(args: &SelectionArgs, profile: &Profile, warnings: &mut Vec<String
     if args.no_regenerate {
         parameters.set("ssh-hostkeys", "regenerate", "false");
     }
+    let with_accounts = added::parameters(args, &mut parameters)?;
     let root = args.root_password.iter().map(|text| PasswordRequest::root(text.expose()));
-    for request in root.chain(args.password.iter().map(|text| PasswordRequest::user(text.expose()))) {
+    let others = args.password.iter().map(|text| PasswordRequest::user(text.expose()));
+    for request in root.chain(others).chain(with_accounts.into_iter().map(Ok)) {
         let request = request?;
         if request.bare_word || request.selector.shows_in_process_list() {
             warnings.push(format!("the password of {} stands on the command line, where every user of this host can read it: use file:FILE", request.user));
@@ -247,7 +250,7 @@ pub(super) fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
 /// # Errors
 /// As [`choose`], and usage errors about the images.
 pub fn plans(args: &mut SealArgs) -> Result<Plans> {
-    let guests = guests(&args.images, &args.add)?;
+    let guests = guests(&args.images, &added::disks(&args.add))?;
     let images: Vec<_> = guests.iter().flatten().collect();
     refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {

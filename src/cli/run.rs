@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::CommandFactory;
 use serde_json::{Value, json};
 
+use super::added::{disks, refuse_disks, refuse_others};
 use super::args::{
     CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
 };
@@ -59,6 +60,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     args.selection.steps.refuse()?;
     virt::check(&mut args)?;
     if let Some(folder) = args.tree.take() {
+        refuse_disks(&args.add)?;
         return tree::seal(&folder, &mut args, printer);
     }
     let Plans { plans, warnings, generated } = plans(&mut args)?;
@@ -198,12 +200,14 @@ fn target(args: &ImageArgs, operations: &[Planned]) -> Result<Target> {
 fn inspect(mut args: InspectArgs, printer: &mut Printer) -> Result<Exit> {
     args.selection.steps.refuse()?;
     if let Some(folder) = args.tree.take() {
+        refuse_disks(&args.add)?;
         return tree::inspect(&folder, &mut args, printer);
     }
     let catalogue = catalogue(&args.selection.catalogue)?;
     let chosen = choose(&mut args.selection, &catalogue)?;
-    let guests = guests(&args.images, &args.add)?;
-    refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
+    let disks = disks(&args.add);
+    let guests = guests(&args.images, &disks)?;
+    refuse_twice(&disks.iter().collect::<Vec<_>>())?;
     let target = target(&args.image, &chosen.operations)?;
     each(guests, printer, |images, printer| {
         look(&Target { images, ..target.clone() }, &chosen.operations, printer)
@@ -218,12 +222,15 @@ fn look(target: &Target, operations: &[Planned], printer: &mut Printer) -> Resul
 }
 
 fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
+    refuse_others(&args.add)?;
     if let Some(folder) = &args.tree {
+        refuse_disks(&args.add)?;
         return tree::verify(folder, args, printer);
     }
     let catalogue = catalogue(&args.catalogue)?;
-    let guests = guests(&args.images, &args.add)?;
-    refuse_twice(&args.add.iter().collect::<Vec<_>>())?;
+    let disks = disks(&args.add);
+    let guests = guests(&args.images, &disks)?;
+    refuse_twice(&disks.iter().collect::<Vec<_>>())?;
     let target = target(&args.image, &[])?;
     each(guests, printer, |images, printer| {
         let target = Target { images, ..target.clone() };

@@ -13,11 +13,15 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use super::args::SelectionArgs;
 use super::virt::{REFUSED, Refused};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::operation::schema::{Action, Terms};
+use crate::operation::schema::{Action, Group, Terms};
 use crate::operation::step_text::{OPTIONS, StepOption, commands, script};
 
 /// The option that brings others from a file.
 const FROM_FILE: &str = "commands-from-file";
+/// The option that older notes write without its value.
+const DELETE: &str = "delete";
+/// What it means then: no path of a guest, which all begin with a slash.
+const DEVICE: &str = "device";
 /// The option that names a script of the host for the guest's programs.
 const RUN: &str = "run";
 /// The longest such script in bytes: it goes to the worker in one message.
@@ -42,6 +46,11 @@ impl StepArgs {
         self.0.iter().map(|(name, _)| *name).filter(|name| !SETTINGS.contains(name))
     }
 
+    /// Whether `--delete` stands there without a path.
+    pub(super) fn removes_group(&self) -> bool {
+        self.0.iter().any(|(name, value)| *name == DELETE && value == DEVICE)
+    }
+
     /// Refuses what cannot be done whatever its value is.
     ///
     /// # Errors
@@ -57,7 +66,11 @@ fn option(name: &'static str, form: &'static str, help: &'static str) -> Arg {
     if form.is_empty() {
         return arg.action(ArgAction::SetTrue).overrides_with(name);
     }
-    arg.action(ArgAction::Append).value_name(form).allow_hyphen_values(true)
+    let arg = arg.action(ArgAction::Append).value_name(form);
+    if name == DELETE {
+        return arg.num_args(0..=1).default_missing_value(DEVICE);
+    }
+    arg.allow_hyphen_values(true)
 }
 
 fn all() -> impl Iterator<Item = Arg> {
@@ -132,6 +145,8 @@ pub(super) fn steps(args: &mut SelectionArgs) -> Result<[Vec<Action>; 2]> {
             from_file(&value, args, &mut steps)?;
         } else if SETTINGS.contains(&name) {
             steps.setting();
+        } else if name == DELETE && value == DEVICE {
+            args.remove.push(Group::Device);
         } else {
             steps.after.extend(of(name, &value)?);
         }
@@ -278,6 +293,10 @@ mod tests {
         assert_eq!(order(&words), "touch mkdir");
         assert_eq!(order(&["--hostname", "web", "--touch", "/a"]), " | touch");
         assert_eq!(order(&["--touch", "/c", "x.img", "--mkdir", "/a", "--touch", "/d"]), "touch mkdir touch");
+        assert_eq!(
+            order(&["--delete", "--touch", "/c", "--delete", "/a", "--mkdir", "/b"]),
+            "touch delete mkdir"
+        );
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "copy /a:/b\nhostname db\n\nmove /a:/b\n").expect("a file");
         let name = file.path().to_string_lossy();

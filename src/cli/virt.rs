@@ -67,7 +67,7 @@ pub(super) fn cli(called: Called, matches: &ArgMatches) -> Result<Cli, clap::Err
     if called == Called::Customize && matches.contains_id("attach-disk") {
         seal.selection.steps.add("attach");
     }
-    seal.image.place_formats(matches);
+    seal.place(matches);
     Ok(Cli { command: None, seal, output })
 }
 
@@ -83,7 +83,9 @@ pub(super) fn check(args: &mut SealArgs) -> Result<()> {
         ))
         .hint("for example: --scriptdir /mnt/guest; it may as well be left out"));
     }
-    if let Some(uri) = args.add.iter().filter_map(|disk| disk.to_str()).find(|disk| disk.contains("://")) {
+    if let Some(uri) =
+        args.add.iter().filter_map(|added| added.disk()?.to_str()).find(|disk| disk.contains("://"))
+    {
         return Err(Error::unsupported(format!("-a {uri}: remote disks cannot be opened yet"))
             .hint("copy the disk here, or attach it as a block device, and name that"));
     }
@@ -102,6 +104,7 @@ pub(super) fn check(args: &mut SealArgs) -> Result<()> {
         let selection = &args.selection;
         let others =
             !selection.operations.is_empty() || selection.enable.is_some() || !selection.remove.is_empty();
+        let others = others || selection.steps.removes_group();
         if others {
             return Err(Error::usage("virt-customize runs no operations but the customisation")
                 .hint("call guestseal as virt-sysprep, or by its own name"));
@@ -137,6 +140,11 @@ const fn refused(
     Refused { name, short: None, takes_value, elsewhere: false, reason, instead }
 }
 
+const RUNNING: &str = "guestseal seals guests that are shut down, and stops none";
+const RUNNING_INSTEAD: &str = "leave it out: the image of a running guest is refused as busy";
+const EXPAND: &str = "filesystems are not made larger when a guest is sealed";
+const EXPAND_INSTEAD: &str =
+    "let the clone do it at its first boot (cloud-init, growpart), or use virt-resize";
 const DISK: &str = "the guest's programs see no other disk than the guest's own";
 const DISK_INSTEAD: &str = "bring what they need with --copy-in or --tar-in";
 const LIBVIRT: &str = "guestseal does not talk to libvirt yet";
@@ -152,6 +160,8 @@ pub const REFUSED: &[Refused] = &[
     refused("attach-format", true, DISK, DISK_INSTEAD),
     Refused { short: Some('c'), ..refused("connect", true, LIBVIRT, LIBVIRT_INSTEAD) },
     Refused { short: Some('d'), ..refused("domain", true, LIBVIRT, LIBVIRT_INSTEAD) },
+    refused("expand", false, EXPAND, EXPAND_INSTEAD),
+    refused("no-shutdown", false, RUNNING, RUNNING_INSTEAD),
     refused("inject-blnsvr", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-qemu-ga", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-virtio-win", true, WINDOWS, WINDOWS_INSTEAD),
@@ -183,7 +193,18 @@ use Answer::{Better, NoEffect, Partly, Same};
 const GENERAL: &[(&str, Answer, &str)] = &[
     ("--help, -h", Same, "guestseal's own help"),
     (
-        "-a, --add FILE",
+        "--add user:NAME[:KEY=VALUE…], network:dhcp, network:ADDRESS/PREFIX[:KEY=VALUE…]",
+        Better,
+        "an account, or an interface: not in virt-sysprep, see operations-format.md; a disk of such a name is ./user:…",
+    ),
+    ("--delete", Better, "without a path, as `--remove device`: not in virt-sysprep"),
+    (
+        "--remove ssh, logs, user, device",
+        Better,
+        "what is on by default in this group of operations.md: not in virt-sysprep",
+    ),
+    (
+        "-a, --add, --image FILE",
         Better,
         "the image is locked, worked on in an overlay and written back in one step; a URI is refused with exit code 6: remote disks are not there yet",
     ),
@@ -326,6 +347,9 @@ The steps of the customisation are done in the order of the command line. Host n
 where the last of them stands: what is given behind it comes after, all else before. What their programs leave
 behind, such as logs and the host keys of a server that was installed, is removed once more behind them. A later `verify` is unsure of steps: what a later one made of an earlier one cannot be told. A profile (`--profile FILE`) holds the same
 in a file: see [operations-format.md](operations-format.md).
+
+Older notes have options of their own, which hold under each name: `--image`, `--remove`, `--delete` without a path, a bare word
+behind `--root-password`, which is that password, with a warning, and `--add user:…` and `--add network:…`.
 
 This table is generated: `UPDATE_DOCS=1 cargo test --test cli` writes it again. *Same*: does what it does there. *Better*: does
 that and more, or with less risk. *In part*: does what is used of it, and refuses the rest by name. *No effect*: taken, and what

@@ -38,7 +38,7 @@ pub const OPTIONS: &[StepOption] = table! {
     "chown" "UID:GID:PATH" "Set a file's owner, by numbers" "0:0:/etc/motd" chown;
     "copy" "SOURCE:DEST" "Copy files inside the guest" "/etc/skel:/home/bob" |text| from_to(text).map(|step| vec![Action::Copy(step)]);
     "copy-in" "LOCALPATH:REMOTEDIR" "Copy files or folders of this host into a folder of the guest" "site:/srv" |text| bring(text).map(|step| vec![Action::CopyIn(step)]);
-    "delete" "PATH" "Remove what a glob of the shell matches, folders with all below" "/var/log/*.log" delete;
+    "delete" "PATH" "Remove what a glob of the shell matches, folders with all below; without a path, as --remove device" "/var/log/*.log" delete;
     "edit" "FILE:EXPR" "Edit lines by an expression of perl" "/etc/ssh/sshd_config:s/^#?UseDNS.*/UseDNS no/" edit;
     "firstboot" "SCRIPT" "Run a script of this host once at the first boot" "setup.sh" |text| firstboot(|step| step.script = Some(text.to_owned()), text);
     "firstboot-command" "CMD+ARGS" "Run a command of the guest once at the first boot" "useradd -m bob" |text| firstboot(|step| step.command = Some(text.to_owned()), text);

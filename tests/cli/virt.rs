@@ -197,7 +197,13 @@ fn the_other_programs_take_what_they_took_and_no_more() {
 #[test]
 fn each_wrong_value_is_refused_before_the_image_is_opened() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 15] = [
+    let wrong: [(&[&str], &str); 21] = [
+        (&["--add", "user:"], "--add user:NAME"),
+        (&["--add", "user:bob:key=bob.pub"], "file:FILE or string:KEY"),
+        (&["--add", "user:bob:key=file:missing.pub"], "missing.pub"),
+        (&["--add", "user:bob:password=hunter2"], "selector"),
+        (&["-a", "network:10.0.0.1"], "--add network:dhcp|ADDRESS/PREFIX"),
+        (&["--add", "network:dhcp", "--add", "network:dhcp:interface=eth0"], "each needs its interface"),
         (&["--append-line", "/etc/hosts"], "--append-line needs FILE:LINE"),
         (&["--chmod", "755:/x"], "write 0755"),
         (&["--edit", "/x:tr/a/b/"], "`tr`"),
@@ -216,7 +222,8 @@ fn each_wrong_value_is_refused_before_the_image_is_opened() {
     ];
     for (args, words) in wrong {
         let args = [args, &["-a", "missing.img"]].concat();
-        called("virt-sysprep", folder.path(), &args).exits(2).complains(words).never_shows("missing.img");
+        let run = called("virt-sysprep", folder.path(), &args);
+        run.exits(2).complains(words).never_shows("missing.img").never_shows("hunter2");
     }
     for (line, code, words) in [
         ("mkdir /x\nfrobnicate y\n", 2, "line 2 of commands: frobnicate is no command"),
@@ -233,6 +240,44 @@ fn each_wrong_value_is_refused_before_the_image_is_opened() {
         let run = called("virt-sysprep", folder.path(), &args);
         run.exits(code).complains(words).never_shows("hunter2");
     }
+}
+
+#[test]
+fn options_of_older_notes_come_as_far_as_the_image() {
+    let folder = folder();
+    let missing = |args: &[&str]| {
+        guestseal_in(folder.path(), args).exits(1).complains("missing.img").never_shows("hunter2");
+    };
+    for words in [
+        &["--image", "missing.img", "--remove", "ssh", "--remove", "device"][..],
+        &["--delete", "--image", "missing.img"],
+        &["--image", "missing.img", "--delete"],
+        &["--add", "user:bob:key=file:bob.pub:password=password:hunter2", "--add", "missing.img"],
+        &["inspect", "--add", "network:dhcp", "missing.img"],
+        &["--add", "network:10.0.0.2/24:gateway=10.0.0.1", "missing.img"],
+        &["verify", "--image", "missing.img"],
+        &["--root-password", "hunter2-notes", "missing.img"],
+        &["--add", "user:bob", "--set", "add-user.users=[{\"name\":\"eve\"}]", "missing.img"],
+    ] {
+        missing(words);
+    }
+    // A file of such a name is a disk again.
+    guestseal_in(folder.path(), &["-a", "./user:x"]).exits(1).complains("user:x");
+    guestseal_in(folder.path(), &["--add", "user:bob"]).exits(2).complains("no image is named");
+    guestseal_in(folder.path(), &["verify", "--add", "user:bob", "missing.img"])
+        .exits(2)
+        .complains("verify adds");
+    guestseal_in(folder.path(), &["--tree", ".", "--add", "disk.img"]).exits(2).complains("--tree").hints();
+    guestseal_in(folder.path(), &["--add", "user:bob", "--add", "user:bob", "x.img"])
+        .exits(2)
+        .complains("named twice");
+    guestseal_in(folder.path(), &["--add", "user:bob:password=locked", "--password", "bob:random", "x.img"])
+        .exits(2)
+        .complains("set twice");
+    guestseal_in(folder.path(), &["--set", "network.networks=dhcp", "x.img"])
+        .exits(2)
+        .complains("network.networks");
+    called("virt-customize", folder.path(), &["--delete", "-a", "x.img"]).exits(2).complains("no operations");
 }
 
 #[test]
@@ -254,6 +299,10 @@ fn a_profile_says_the_same_as_options() {
         .never_shows("hunter2");
     with(text, &["--root-password", "locked"]).exits(2).complains("set twice");
     with("operations = [\"nothing\"]\n", &[]).exits(2).complains("unknown operation `nothing`");
+    let accounts = "[parameters.add-user]\nusers = '[{\"name\": \"bob\"}]'\n[[action]]\nnetwork = { address = \"dhcp\" }\n";
+    with(accounts, &["--add", "user:eve"]).exits(1).complains("missing.img");
+    with(accounts, &["--add", "user:bob"]).exits(2).complains("named twice");
+    with(&accounts.replace("dhcp", "10.0.0.1"), &[]).exits(2).complains("line 4, column");
     with("opertions = []\n", &[]).exits(2).complains("line 1, column 1");
     with("operations = [\"defaults,-customize\"]\n", &["--mkdir", "/x"])
         .exits(2)
