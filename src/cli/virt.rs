@@ -309,7 +309,7 @@ const STEPS: &[(&str, Answer, &str)] = &[
     (
         "firstboot",
         Better,
-        "with systemd, sysvinit, upstart and OpenRC; the log is /var/log/guestseal-firstboot.log, and the service takes itself away",
+        "with systemd, sysvinit (also where insserv orders it), upstart and OpenRC; a script that fails keeps no later one from running, as there, and its exit code is in /var/log/guestseal-firstboot.log and makes the service count as failed; the service takes itself away",
     ),
     ("firstboot-command", Better, "as --firstboot"),
     ("firstboot-install", Better, "as --firstboot; the guest finds its package manager when it boots"),

@@ -148,7 +148,8 @@ fn init(root: &GuestRoot) -> Result<Option<Init>> {
         Some(Init::Systemd)
     } else if root.is_file("/sbin/openrc")? || root.is_file("/usr/bin/openrc")? || name == "openrc-init" {
         Some(Init::Openrc)
-    } else if name == "runit-init" || root.is_folder("/etc/runit")? {
+    } else if name == "runit-init" {
+        // Its folders say nothing: packages of Debian bring a service for it, whatever starts the guest.
         Some(Init::Runit)
     } else if root.is_file("/etc/inittab")? || root.is_folder("/etc/init.d")? {
         Some(Init::Sysvinit)

@@ -256,16 +256,20 @@ fn first_boot_scripts_run_once_in_order_and_are_logged() {
     let link = "/etc/systemd/system/multi-user.target.wants/guestseal-firstboot.service";
     let unit = fs::read_link(tree.at(link)).unwrap();
     assert!(tree.text(unit.to_str().unwrap()).contains("ExecStart=/usr/lib/guestseal/firstboot/run start"));
-    let text = tree.text("/usr/lib/guestseal/firstboot/run");
+    // As insserv leaves it when a script has it put the services in order.
+    let parallel = "/etc/init.d/.depend.start";
+    tree.put(parallel, "TARGETS = cron guestseal-firstboot ssh\nINTERACTIVE =\nguestseal-firstboot: cron\n");
+    tree.put("/etc/rc2.d/S03guestseal-firstboot", "-> ../init.d/guestseal-firstboot");
+    tree.put("/var/log/", "");
     let here = tree.0.path().display().to_string();
-    let text = text.replace("/usr/lib/guestseal", &format!("{here}/usr/lib/guestseal"));
-    let text = text.replace("/var/log/", &format!("{here}/")).replace("-f /etc/", &format!("-f {here}/etc/"));
-    let text = text.replace(" /etc/", &format!(" {here}/etc/"));
+    let ours = |text: String, folder: &str| text.replace(folder, &format!("{here}{folder}"));
+    let text = tree.text("/usr/lib/guestseal/firstboot/run");
+    let text = ["/usr/lib/guestseal", "/var/log/", "/etc/"].into_iter().fold(text, ours);
     for run in 0..2 {
         let ran = std::process::Command::new("sh").args(["-c", &text, "run", "start"]).status().unwrap();
         assert_eq!(ran.code(), Some(if run == 0 { 1 } else { 0 }));
     }
-    let log = tree.text("/guestseal-firstboot.log");
+    let log = tree.text("/var/log/guestseal-firstboot.log");
     let lines: Vec<_> = log.lines().map(|line| line.split(',').next().unwrap()).collect();
     let wanted = [
         "=== 0001-echo--one---two- begins",
@@ -276,9 +280,11 @@ fn first_boot_scripts_run_once_in_order_and_are_logged() {
         "=== 0002-a-script-sh ended with 3",
     ];
     assert_eq!(lines, wanted);
-    for gone in [link, "/etc/systemd/system/guestseal-firstboot.service", "/usr/lib/guestseal"] {
+    let unit = "/etc/systemd/system/guestseal-firstboot.service";
+    for gone in [link, unit, "/usr/lib/guestseal", "/etc/rc2.d/S03guestseal-firstboot"] {
         assert!(!tree.has(gone), "{gone}");
     }
+    assert_eq!(tree.text(parallel), "TARGETS = cron ssh\nINTERACTIVE =\n");
 }
 
 #[test]
@@ -290,6 +296,8 @@ fn first_boot_has_a_service_of_each_init_system() {
         ("/sbin/init", "x"),
         ("/etc/init.d/rc", ""),
         ("/etc/rc2.d/", ""),
+        // sshd's package brings it, and nothing of runit is there.
+        ("/etc/runit/runsvdir/", ""),
     ]);
     let service = |tree: &Tree| {
         let came = tree.step(command);

@@ -160,7 +160,11 @@ fn host_keys_are_made_again_by_somebody() {
     assert_eq!(sysvinit.run(REGENERATE, &YES).0, ["Write /etc/default/ssh"]);
     assert!(sysvinit.text("/etc/default/ssh").starts_with("SSHD_OPTS=\n/usr/bin/ssh-keygen -A"));
     // Nobody, and no way to help: that is an error, unless the user says so.
-    let runit = Tree::new(&[("/etc/runit/", ""), ("/usr/sbin/sshd", "")]);
+    let runit = Tree::new(&[
+        ("/usr/sbin/init", "-> runit-init"),
+        ("/usr/sbin/runit-init", ""),
+        ("/usr/sbin/sshd", ""),
+    ]);
     runit.refuses(REGENERATE, &YES, ErrorKind::Unsupported, "could not be reached by ssh");
     assert!(runit.run(REGENERATE, &[("regenerate", "false")]).0.is_empty());
     let none = debian("12");

@@ -16,6 +16,8 @@ use crate::operation::step::Firstboot;
 const SCRIPTS: &str = "/usr/lib/guestseal/firstboot/scripts";
 const RUNNER: &str = "/usr/lib/guestseal/firstboot/run";
 const NAME: &str = "guestseal-firstboot";
+/// What insserv(8) writes for startpar(8), which starts nothing that has a link only.
+const PARALLEL: &str = "/etc/init.d/.depend.start";
 /// The longest name of a script behind its number, in letters.
 const NAME_MAX: usize = 40;
 /// A script is moved away before it runs, so that one which starts the guest anew is not run again. The function keeps
@@ -52,14 +54,15 @@ run() {
         [ "$code" -eq 0 ] || failed=1
         rm -f "$dir/done/$name"
     done
-    for level in 2 3 4 5; do
-        rm -f /etc/rc$level.d/S99guestseal-firstboot /etc/rc.d/rc$level.d/S99guestseal-firstboot
-        rm -f /etc/init.d/rc$level.d/S99guestseal-firstboot
-    done
+    # insserv(8), run by a script, gives the links another number.
+    rm -f /etc/rc[2-5].d/S[0-9][0-9]guestseal-firstboot /etc/rc.d/rc[2-5].d/S[0-9][0-9]guestseal-firstboot
+    rm -f /etc/init.d/rc[2-5].d/S[0-9][0-9]guestseal-firstboot
+    parallel=/etc/init.d/.depend.start
+    [ ! -f "$parallel" ] || sed -i -e '/^guestseal-firstboot:/d' -e 's/ guestseal-firstboot\( \|$\)/\1/g' "$parallel"
     rm -f /etc/runlevels/default/guestseal-firstboot /etc/init.d/guestseal-firstboot
     rm -f /etc/systemd/system/multi-user.target.wants/guestseal-firstboot.service
     rm -f /etc/systemd/system/guestseal-firstboot.service
-    rm -f "$dir/run"
+    rm -f "$dir/run" "$dir"/done/*
     rmdir "$dir/scripts" "$dir/done" "$dir" /usr/lib/guestseal 2>/dev/null
     return $failed
 }
@@ -89,8 +92,8 @@ const OPENRC_TEXT: &str = "\
 description=\"Run what was given for the first boot of this clone, once\"
 
 depend() {
-    need localmount
     after *
+    keyword -timeout
 }
 
 start() {
@@ -136,7 +139,25 @@ fn init_script(view: View<'_>) -> Result<Vec<Change>> {
     for level in 2..=5 {
         changes.extend(install_link(&format!("{levels}/rc{level}.d/S99{NAME}"), &target, view)?);
     }
+    if let Some(entry) = view.root.resolve(Path::new(PARALLEL))?
+        && let Some(text) = with_target(&view.root.read_text(PARALLEL)?)
+    {
+        let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+        changes.push(Change::Replace { path: entry.path, content: Content(text.into_bytes()), new });
+    }
     Ok(changes)
+}
+
+/// The list with the service as one that is started behind all others; None when it is there already, or when the text
+/// is no such list.
+fn with_target(text: &str) -> Option<String> {
+    let targets = text.lines().find_map(|line| line.strip_prefix("TARGETS ="))?;
+    if targets.split_whitespace().any(|target| target == NAME) {
+        return None;
+    }
+    let line = format!("TARGETS ={targets}");
+    let gap = if text.ends_with('\n') { "" } else { "\n" };
+    Some(format!("{}{gap}{NAME}:{targets}\n", text.replacen(&line, &format!("{line} {NAME}"), 1)))
 }
 
 pub(super) fn install(step: &Firstboot, view: View<'_>) -> Result<Findings> {
@@ -173,4 +194,19 @@ fn tame(name: &str) -> String {
     let name = name.rsplit('/').next().unwrap_or_default();
     let tame = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
     name.chars().take(NAME_MAX).map(tame).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_started_behind_all_others() {
+        let list = "TARGETS = cron ssh rc.local\nINTERACTIVE =\nrc.local: cron ssh\n";
+        let new = "TARGETS = cron ssh rc.local guestseal-firstboot\nINTERACTIVE =\nrc.local: cron ssh\n\
+                   guestseal-firstboot: cron ssh rc.local\n";
+        assert_eq!(with_target(list).as_deref(), Some(new));
+        assert_eq!(with_target(new), None);
+        assert_eq!(with_target("something else\n"), None);
+    }
 }
