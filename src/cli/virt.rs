@@ -262,7 +262,7 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     (
         "--keep-user-accounts USERS",
         Better,
-        "homes, mail, sudoers, subuid and crontabs go with an account; given alone, it selects user-account",
+        "homes, mail, rules of sudoers, subuid, crontabs and jobs of at go with an account; given alone, it selects user-account",
     ),
     ("--remove-user-accounts USERS", Better, "as --keep-user-accounts"),
     (

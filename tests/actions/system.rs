@@ -213,7 +213,8 @@ fn configured_host_keys_go_when_they_are_keys() {
 fn accounts_go_with_their_homes_but_never_with_somebody_elses() {
     let tree = debian("12");
     let passwd = "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\neve:x:1001:1001::/home/eve:/bin/sh\n\
-        dan:x:1002:1002::/home/dan:/bin/sh\nsam:x:1003:1003::/home/sam:/bin/sh\n";
+        dan:x:1002:1002::/home/dan:/bin/sh\nsam:x:1003:1003::/home/sam:/bin/sh\n\
+        uwe:x:1001:100::/home/uwe:/bin/sh\n";
     fs::write(tree.at("/etc/passwd"), passwd).unwrap();
     tree.put("/etc/shadow", "root:*:1::::::\nbob:!:1::::::\neve:!:1::::::\n");
     tree.put("/home/bob/file", "x");
@@ -224,6 +225,22 @@ fn accounts_go_with_their_homes_but_never_with_somebody_elses() {
     tree.put("/home/sam/file", "x");
     tree.put("/var/mail/bob", "mail");
     tree.put("/var/spool/cron/crontabs/bob", "cron");
+    tree.put("/var/lib/systemd/linger/bob", "");
+    tree.put("/var/spool/mail", "-> ../mail");
+    tree.put("/var/mail/eve/new/1", "a folder of mail");
+    tree.put("/var/spool/cron/atjobs/a00001", "bob's");
+    tree.put("/var/spool/cron/atjobs/a00002", "eve's number is uwe's too");
+    let root = nix::unistd::getuid().is_root();
+    if root {
+        // Only root can give a file to somebody.
+        for (path, uid) in [("atjobs/a00001", 1000), ("atjobs/a00002", 1001)] {
+            std::os::unix::fs::chown(tree.at(format!("/var/spool/cron/{path}")), Some(uid), None).unwrap();
+        }
+        std::os::unix::fs::chown(tree.at("/var/mail/eve"), Some(1001), None).unwrap();
+    }
+    tree.put("/etc/sudoers.d/bob", "%anything\n");
+    tree.put("/etc/sudoers", "root ALL=(ALL:ALL) ALL\nbob ALL=ALL\neve ALL=(dan) ALL\ndan ALL=ALL\n");
+    tree.put("/etc/sudoers.d/90-cloud", "# users\nbob ALL=(ALL) NOPASSWD:ALL\nUser_Alias US = dan, eve\n");
     let (changed, notes) = tree.run("[action.user-accounts]\n", &[("remove", "bob,eve"), ("keep", "sam")]);
     assert!(
         !tree.has("/home/bob") && !tree.has("/var/mail/bob") && !tree.has("/var/spool/cron/crontabs/bob"),
@@ -236,5 +253,12 @@ fn accounts_go_with_their_homes_but_never_with_somebody_elses() {
         "{notes}"
     );
     assert_eq!(tree.text("/etc/shadow"), "root:*:1::::::\n");
+    assert_eq!(tree.has("/var/mail/eve"), !root, "{changed:?}");
+    assert_eq!(tree.has("/var/spool/cron/atjobs/a00001"), !root, "{changed:?}");
+    assert!(tree.has("/var/spool/cron/atjobs/a00002"), "{changed:?}");
+    assert!(!tree.has("/etc/sudoers.d/bob") && !tree.has("/var/lib/systemd/linger/bob"), "{changed:?}");
+    assert_eq!(tree.text("/etc/sudoers"), "root ALL=(ALL:ALL) ALL\ndan ALL=ALL\n");
+    assert_eq!(tree.text("/etc/sudoers.d/90-cloud"), "# users\nUser_Alias US = dan, eve\n");
+    assert!(notes.contains("it names a removed account"), "{notes}");
     assert!(!tree.text("/etc/passwd").contains("bob") && tree.text("/etc/passwd").contains("dan"));
 }

@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{ADDED, AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal};
+use super::{ADDED, AccountFiles, RemovalPlan, RemovedUser, Who, plan_removal, sudoers};
 use crate::action::data::remove_folder;
-use crate::action::{Findings, View};
+use crate::action::{Findings, View, find};
 use crate::error::Result;
 use crate::guest::FileKind;
 use crate::guest::accounts::{LoginDefs, Passwd};
@@ -47,6 +48,8 @@ pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
     for user in &plan.users {
         belongings(user, &plan, view, &mut findings)?;
     }
+    at_jobs(&plan, view, &mut findings)?;
+    sudo_rules(&plan, view, &mut findings)?;
     for file in &plan.files {
         let Some(entry) = view.root.resolve(Path::new(file.path))? else { continue };
         let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
@@ -59,7 +62,7 @@ pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Home, mail, cron and at jobs, lingering, sudo rights of one user.
+/// Home, mail, crontab, lingering, sudo rights of one user.
 fn belongings(user: &RemovedUser, plan: &RemovalPlan, view: View<'_>, findings: &mut Findings) -> Result<()> {
     if let Some(home) = &user.home {
         home_folder(user, home, plan, view, findings)?;
@@ -74,22 +77,54 @@ fn belongings(user: &RemovedUser, plan: &RemovalPlan, view: View<'_>, findings: 
         "/var/lib/systemd/linger",
         "/etc/sudoers.d",
     ] {
-        let path = Path::new(folder).join(name);
-        let Some(entry) = view.root.lookup(&path)? else { continue };
-        let known = findings.changes.iter().any(|change| change.path() == path);
-        if entry.kind != FileKind::Folder && !known {
-            findings.changes.push(Change::Remove { path, kind: entry.kind, bytes: entry.bytes });
+        // Two of them are often one by way of a link.
+        let Some(folder) = view.root.resolve(Path::new(folder))? else { continue };
+        let Some(entry) = view.root.lookup(&folder.path.join(name))? else { continue };
+        if findings.changes.iter().any(|change| change.path() == entry.path) {
+            continue;
+        }
+        if entry.kind != FileKind::Folder {
+            let (path, kind, bytes) = (entry.path, entry.kind, entry.bytes);
+            findings.changes.push(Change::Remove { path, kind, bytes });
+        } else if folder.path.ends_with("mail") && entry.uid == user.uid {
+            // Mail may be kept as a folder of messages.
+            remove_folder(entry.path, &KeepSet::new(&[], &[])?, view, &mut findings.changes)?;
         }
     }
+    Ok(())
+}
+
+/// The jobs of at(1), which know their owners by number.
+fn at_jobs(plan: &RemovalPlan, view: View<'_>, findings: &mut Findings) -> Result<()> {
     for folder in ["/var/spool/cron/atjobs", "/var/spool/at"] {
         for name in view.root.names(Path::new(folder))? {
             let job = view.root.lookup(&Path::new(folder).join(name))?;
-            let job = job.filter(|job| job.kind == FileKind::File && job.uid == user.uid);
+            let job = job.filter(|job| job.kind == FileKind::File && plan.free_uids.contains(&job.uid));
             findings.changes.extend(job.map(|job| Change::Remove {
                 path: job.path,
                 kind: job.kind,
                 bytes: job.bytes,
             }));
+        }
+    }
+    Ok(())
+}
+
+/// What sudo's files say of those who go; a file of the user's own name has gone as a whole.
+fn sudo_rules(plan: &RemovalPlan, view: View<'_>, findings: &mut Findings) -> Result<()> {
+    let names: BTreeSet<&[u8]> = plan.users.iter().map(|user| user.name.as_bytes()).collect();
+    for entry in find(&["/etc/sudoers".to_owned(), "/etc/sudoers.d/*".to_owned()], &[], view)? {
+        if entry.kind != FileKind::File || findings.changes.iter().any(|change| change.path() == entry.path) {
+            continue;
+        }
+        let Some(old) = view.root.read(&entry.path)? else { continue };
+        let (new, left) = sudoers::without(&old, &names);
+        if left {
+            findings.note(entry.path.clone(), "it names a removed account: look at it");
+        }
+        if new != old {
+            let owner = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+            findings.changes.push(Change::Replace { path: entry.path, content: Content(new), new: owner });
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 
 mod home;
 mod look;
+mod sudoers;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -63,6 +64,8 @@ pub struct RemovalPlan {
     /// Homes that must stay. Whoever removes a home resolves its links first, and then asks
     /// [`KeptHomes::resolved`] about the real path once more; only the guest can tell that two names are one folder.
     pub kept_homes: KeptHomes,
+    /// Numbers of the accounts that go which no other account has.
+    pub free_uids: BTreeSet<u32>,
 }
 
 /// An account that goes.
@@ -189,8 +192,8 @@ pub fn plan_removal(files: &AccountFiles<'_>, login_defs: &LoginDefs, who: &Who<
     }
     let groups = own_groups(files.group, &going, &staying, &names, &mut plan.warnings);
     let staying_uids: BTreeSet<u32> = staying.iter().map(Account::uid).collect();
-    let uids = going.iter().map(Account::uid).filter(|uid| !staying_uids.contains(uid)).collect();
-    plan.files = new_files(files, &names, &uids, &groups);
+    plan.free_uids = going.iter().map(Account::uid).filter(|uid| !staying_uids.contains(uid)).collect();
+    plan.files = new_files(files, &names, &plan.free_uids, &groups);
     Ok(plan)
 }
 
