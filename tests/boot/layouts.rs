@@ -70,6 +70,7 @@ impl Sealed {
         if let Some(key) = &self.key {
             options.extend(["--passphrase".to_owned(), key.display().to_string()]);
         }
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
         boot(&self.disks[0], beside, &options, commands)
     }
 }

@@ -1,9 +1,13 @@
 //! The proof of the pudding: sealed guests are cloned and booted under qemu's software emulation. Needs root, qemu and
-//! some minutes, so the tests are ignored unless asked for: `cargo test --test boot -- --ignored`.
+//! some minutes, so the tests are ignored unless asked for: `cargo test --test boot -- --ignored`. Each boots two guests
+//! at a time.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test drives the program from outside")]
+mod customised;
 mod layouts;
+mod uuids;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -30,54 +34,83 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A sealed guest in a folder of its own.
-struct Sealed {
+/// A copy of a guest in a folder of its own.
+struct Guest {
     folder: tempfile::TempDir,
     /// The guest as it was, beside whose image kernel and initrd lie.
     original: PathBuf,
 }
 
-impl Sealed {
-    fn new(variant: &str) -> Self {
+impl Guest {
+    fn copy_of(variant: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("guestseal-boot-").tempdir_in("/var/tmp").unwrap();
         let made = run(Command::new(format!("{SCRIPTS}/make-guest")).arg(variant));
         let original = PathBuf::from(String::from_utf8(made.stdout).unwrap().trim());
-        let image = folder.path().join("template.qcow2");
-        std::fs::copy(&original, &image).unwrap();
-        let secret = folder.path().join("password");
-        std::fs::write(&secret, PASSWORD).unwrap();
-        let mut seal = Command::new(env!("CARGO_BIN_EXE_guestseal"));
-        seal.args([
-            "seal",
-            "--hostname",
-            "clone.example.net",
-            "--timezone",
-            "Europe/Berlin",
-            "--root-password",
-        ]);
-        run(seal.arg(format!("file:{}", secret.display())).arg(&image));
-        run(Command::new(env!("CARGO_BIN_EXE_guestseal")).arg("verify").arg(&image));
+        fs::copy(&original, folder.path().join("template.qcow2")).unwrap();
+        fs::write(folder.path().join("password"), PASSWORD).unwrap();
         Self { folder, original }
+    }
+
+    /// Sealed with these options, and verified.
+    fn sealed(variant: &str, options: &[&str]) -> Self {
+        let guest = Self::copy_of(variant);
+        guest.seal(options);
+        guest
+    }
+
+    fn seal(&self, options: &[&str]) {
+        let password = format!("file:{}", self.at("password"));
+        run(self.guestseal("seal").args(options).args(["--root-password", &password]));
+        run(&mut self.guestseal("verify"));
+    }
+
+    fn guestseal(&self, command: &str) -> Command {
+        let mut guestseal = Command::new(env!("CARGO_BIN_EXE_guestseal"));
+        guestseal.arg(command).arg(self.image());
+        guestseal
     }
 
     fn image(&self) -> PathBuf {
         self.folder.path().join("template.qcow2")
     }
 
+    /// The path of a file in the folder.
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
     /// Boots a thin clone, waits until it is fully up, and returns what each command printed.
     fn boot(&self, commands: &[&str]) -> Vec<String> {
         boot(&self.image(), &self.original, &[], commands)
     }
+
+    /// A thin clone that keeps what its boots write.
+    fn thin_clone(&self) -> PathBuf {
+        let clone = self.folder.path().join("clone.qcow2");
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]);
+        run(create.arg(self.image()).arg(&clone));
+        clone
+    }
 }
 
-/// boot-guest itself takes an overlay, so each call is a clone.
-fn boot(image: &Path, beside: &Path, options: &[String], commands: &[&str]) -> Vec<String> {
+/// boot-guest itself takes an overlay, so each call is a clone, unless the option `--write` is among these.
+fn boot(image: &Path, beside: &Path, options: &[&str], commands: &[&str]) -> Vec<String> {
     let mut boot = Command::new(format!("{SCRIPTS}/boot-guest"));
-    boot.args(["--json", "--timeout", "570", "--password", PASSWORD, "--guest"]).arg(beside);
+    boot.args(["--json", "--timeout", "900", "--password", PASSWORD, "--guest"]).arg(beside);
     let report = run(boot.args(options).arg(image).args(commands)).stdout;
     let report: Value = serde_json::from_slice(&report).unwrap();
     let done = report["commands"].as_array().unwrap();
     done.iter().map(|done| done["output"].as_str().unwrap().trim().to_owned()).collect()
+}
+
+/// Does both at the same time.
+fn both<T: Send>(one: impl FnOnce() -> T + Send, other: impl FnOnce() -> T + Send) -> [T; 2] {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        [one.join().unwrap(), other]
+    })
 }
 
 const UP: &str = "systemctl is-system-running --wait";
@@ -87,93 +120,22 @@ const SSHD: &str = "timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 && head -c
 
 #[test]
 #[ignore = "boots two guests: minutes"]
-fn clones_differ_where_they_must_and_are_as_asked() {
-    let sealed = Sealed::new("debian12");
-    let commands = [
-        UP,
-        "cat /etc/machine-id",
-        KEYS,
-        FAILED,
-        SSHD,
-        "hostname",
-        "readlink /etc/localtime",
-        "date +%Z",
-        "readlink /var/lib/dbus/machine-id || cat /var/lib/dbus/machine-id",
-        "ls /etc/systemd/system/guestseal* 2>/dev/null",
-        "stat -c '%a %U %G' /var/log/wtmp /var/log/btmp /var/log/journal",
-    ];
-    let clones = thread::scope(|scope| {
-        let boots = [(); 2].map(|()| scope.spawn(|| sealed.boot(&commands)));
-        boots.map(|boot| boot.join().unwrap())
-    });
-    for said in &clones {
-        let [up, id, keys, failed, sshd, hostname, localtime, zone, dbus, unit, logs] = said.as_slice()
-        else {
-            panic!("{said:?}")
-        };
-        assert_eq!((up.as_str(), failed.as_str()), ("running", ""), "{said:#?}");
-        assert!(id.len() == 32 && id.bytes().all(|letter| letter.is_ascii_hexdigit()), "{id}");
-        assert!(keys.lines().count() >= 3, "{keys}");
-        assert_eq!(sshd, "SSH-2.0", "sshd does not answer");
-        assert_eq!(hostname, "clone.example.net");
-        assert_eq!((localtime.as_str(), zone.as_str()), ("/usr/share/zoneinfo/Europe/Berlin", "CET"));
-        assert!(dbus == "/etc/machine-id" || dbus == id, "{dbus}");
-        assert_eq!(unit, "", "the unit that made the keys is still there");
-        assert_eq!(logs, "664 root utmp\n660 root utmp\n2755 root systemd-journal");
-    }
-    assert_ne!(clones[0][1], clones[1][1], "both clones have the same machine id");
-    assert_ne!(clones[0][2], clones[1][2], "both clones have the same ssh host keys");
-}
-
-#[test]
-#[ignore = "boots two guests: minutes"]
 fn every_way_of_making_host_keys_works() {
     // Debian 13 has a unit that runs on a first boot only; the cloud variant leaves it to cloud-init, or to nobody.
-    let variants = ["debian13", "debian12-cloud"];
-    thread::scope(|scope| {
-        for boot in variants.map(|variant| {
-            scope.spawn(move || (variant, Sealed::new(variant).boot(&[UP, KEYS, FAILED, SSHD])))
-        }) {
-            let (variant, said) = boot.join().unwrap();
-            assert!(said[1].lines().count() >= 2, "{variant}: {said:#?}");
-            assert_eq!((said[2].as_str(), said[3].as_str()), ("", "SSH-2.0"), "{variant}: {said:#?}");
-        }
-    });
+    let commands = [KEYS, FAILED, SSHD];
+    let cloud = || Guest::sealed("debian12-cloud", &[]).boot(&[&[UP][..], &commands].concat()).split_off(1);
+    for said in both(|| uuids::new_ones_are_booted_by("debian13", &commands), cloud) {
+        assert!(said[0].lines().count() >= 2, "{said:#?}");
+        assert_eq!((said[1].as_str(), said[2].as_str()), ("", "SSH-2.0"), "{said:#?}");
+    }
 }
 
 #[test]
 #[ignore = "boots two guests: minutes"]
 fn erased_guests_on_xfs_and_btrfs_are_as_they_were() {
     // All others are on ext4. None of them says how much is erased: everything is.
-    let variants = ["debian12-xfs", "debian12-btrfs"];
-    thread::scope(|scope| {
-        for boot in variants
-            .map(|variant| scope.spawn(move || (variant, Sealed::new(variant).boot(&[UP, FAILED, SSHD]))))
-        {
-            let (variant, said) = boot.join().unwrap();
-            assert_eq!(said, ["running", "", "SSH-2.0"], "{variant}");
-        }
-    });
-}
-
-#[test]
-#[ignore = "boots a guest, then checks its image"]
-fn a_guest_without_systemd_makes_its_keys_and_a_boot_shows_in_verify() {
-    let sealed = Sealed::new("debian12-sysvinit");
-    let said =
-        sealed.boot(&["ls /etc/ssh/ssh_host_*_key | wc -l", "grep -c guestseal /etc/default/ssh", SSHD]);
-    assert!(said[0].parse::<u32>().unwrap() >= 2, "{said:#?}");
-    assert_eq!((said[1].as_str(), said[2].as_str()), ("0", "SSH-2.0"));
-    let mut boot = Command::new(format!("{SCRIPTS}/boot-guest"));
-    boot.args(["--write", "--timeout", "570", "--password", PASSWORD, "--guest"]).arg(&sealed.original);
-    run(boot.arg(sealed.image()).arg("true"));
-    let verify =
-        Command::new(env!("CARGO_BIN_EXE_guestseal")).arg("verify").arg(sealed.image()).output().unwrap();
-    assert_eq!(
-        verify.status.code(),
-        Some(5),
-        "a booted template passed: {}",
-        String::from_utf8_lossy(&verify.stdout)
-    );
-    assert!(String::from_utf8_lossy(&verify.stdout).contains("ssh-hostkeys"));
+    let boot = |variant| Guest::sealed(variant, &[]).boot(&[UP, FAILED, SSHD]);
+    for said in both(|| boot("debian12-xfs"), || boot("debian12-btrfs")) {
+        assert_eq!(said, ["running", "", "SSH-2.0"]);
+    }
 }
