@@ -1,4 +1,5 @@
-//! The host name, where the guest's distribution keeps it: hostname(5), hosts(5), sysconfig of older Red Hat and SUSE.
+//! The host name, where the guest's distribution keeps it: hostname(5), machine-info(5), hosts(5), sysconfig of older Red
+//! Hat and SUSE.
 
 #![forbid(unsafe_code)]
 
@@ -40,11 +41,22 @@ pub(super) fn set(view: View<'_>) -> Result<Findings> {
             changes.extend(put(suse, format!("{name}\n").into_bytes(), NewFile::root(0o644), view)?);
         }
     }
+    // A name for people (machine-info(5)) that says what the template was would outrank the new one.
+    let info = Path::new("/etc/machine-info");
+    let pretty = view.root.read(info)?.filter(|content| has_setting(content, b"PRETTY_HOSTNAME="));
+    if let Some(content) = pretty {
+        let content = with_setting(&content, "PRETTY_HOSTNAME", name)?;
+        changes.extend(put(info, content, NewFile::root(0o644), view)?);
+    }
     let hosts = Path::new("/etc/hosts");
     if let Some(content) = view.root.read(hosts)?.filter(|_| !old.is_empty() && old != name) {
         changes.extend(put(hosts, rename_in_hosts(&content, old, name)?, NewFile::root(0o644), view)?);
     }
     Ok(changes.into())
+}
+
+fn has_setting(content: &[u8], key: &[u8]) -> bool {
+    content.split(|byte| *byte == b'\n').any(|line| line.starts_with(key))
 }
 
 /// Sets `KEY=value` in a sysconfig file: the line that has it, or a new one at the end.

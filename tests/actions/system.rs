@@ -73,6 +73,14 @@ fn the_host_name_is_where_the_distribution_keeps_it() {
         ("/etc/HOSTNAME", "-> hostname"),
     ]);
     assert_eq!(set(&linked), ["Write /etc/hostname"]);
+
+    let pretty = Tree::new(&[
+        ("/usr/lib/systemd/systemd", ""),
+        ("/etc/hostname", "web.example.org\n"),
+        ("/etc/machine-info", "PRETTY_HOSTNAME=\"The template\"\nDEPLOYMENT=staging\n"),
+    ]);
+    assert_eq!(set(&pretty), ["Write /etc/machine-info"]);
+    assert_eq!(pretty.text("/etc/machine-info"), "PRETTY_HOSTNAME=web.example.org\nDEPLOYMENT=staging\n");
     debian("12").refuses("[action.hostname]\n", &[("hostname", "no_name")], ErrorKind::Usage, "no host name");
 }
 
