@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub type Target = fn(&[u8]);
 
 /// All targets by their names.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("accounts", targets::accounts::run),
     ("fstab", targets::fstab::run),
     ("glob", targets::glob::run),
@@ -28,6 +28,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("qcow2", targets::qcow2::run),
     ("record", targets::record::run),
     ("selector", targets::selector::run),
+    ("steps", targets::steps::run),
     ("worker", targets::worker::run),
 ];
 

@@ -304,7 +304,7 @@ const STEPS: &[(&str, Answer, &str)] = &[
     (
         "edit",
         Partly,
-        "s/// with its flags g, i, x and `if`/`unless`, and `$_ = \"…\"`, without perl; all else is refused by name",
+        "s/// with its flags g, i, x and s, tr///, `$_ = \"…\"`, print, next, last, each with `if`/`unless`, and blocks, without perl; what looks around, refers back or runs code is refused by name",
     ),
     (
         "firstboot",

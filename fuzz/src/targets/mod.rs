@@ -11,6 +11,7 @@ pub(crate) mod os_release;
 pub(crate) mod qcow2;
 pub(crate) mod record;
 pub(crate) mod selector;
+pub(crate) mod steps;
 pub(crate) mod tables;
 pub(crate) mod worker;
 

@@ -32,11 +32,11 @@ fn with_line(old: &[u8], line: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn substitute(step: &Substitute, view: View<'_>) -> Result<Findings> {
-    let program = Program::parse(&step.expression)
-        .map_err(|what| Error::usage(format!("the expression {:?}: {what}", step.expression)))?;
+    let wrong = |what: String| Error::usage(format!("the expression {:?}: {what}", step.expression));
+    let program = Program::parse(&step.expression).map_err(wrong)?;
     let entry = existing(&step.path, view)?;
     let content = view.root.read(&entry.path)?.ok_or_else(|| wrong_kind(&entry.path, "a regular file"))?;
-    let new = program.run(&content);
+    let new = program.run(&content).map_err(wrong)?;
     if new == content {
         return Ok(Findings::default());
     }

@@ -5,15 +5,70 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex, RegexBuilder};
 
-use super::Refusal;
+use super::text::{self, Part};
+use super::{LONGEST, Refusal, State};
 
 /// The end of a line as perl's `$` means it: before the line end or behind it.
 const LINE_END: &str = "(?m:$)";
 
+/// A pattern of perl.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern(Regex);
+
+impl Pattern {
+    /// Whether it matches the line; its groups are kept.
+    pub(super) fn matches(&self, state: &mut State) -> bool {
+        let Some(found) = self.0.captures(&state.line) else { return false };
+        let groups = groups_of(&found);
+        state.groups = groups;
+        true
+    }
+
+    /// `s///`. As perl does it, an empty match may follow another match at once, but not another empty one.
+    pub(super) fn substitute(&self, with: &[Part], all: bool, state: &mut State) {
+        let old = std::mem::take(&mut state.line);
+        let (mut new, mut kept, mut from) = (Vec::with_capacity(old.len()), 0, 0);
+        while let Some(found) = self.0.captures_at(&old, from) {
+            let Some(whole) = found.get(0) else { break };
+            state.groups = groups_of(&found);
+            new.extend(&old[kept..whole.start()]);
+            // `$_` in the text is the line as it was.
+            state.line.clone_from(&old);
+            new.extend(text::fill(with, state));
+            kept = whole.end();
+            from = if whole.is_empty() { whole.end() + 1 } else { whole.end() };
+            if !all || from > old.len() || new.len() > LONGEST {
+                break;
+            }
+        }
+        new.extend(&old[kept..]);
+        state.line = new;
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.0.captures_len()
+    }
+
+    pub(super) fn has_line_end(&self) -> bool {
+        self.0.as_str().contains(LINE_END)
+    }
+
+    /// Whether perl would look for a longer match where this one matches nothing.
+    pub(super) fn may_be_empty_by_choice(&self) -> bool {
+        let text = self.0.as_str();
+        self.0.is_match(b"")
+            && (text.contains('|') || ["*?", "+?", "??", "}?"].iter().any(|lazy| text.contains(lazy)))
+    }
+}
+
+fn groups_of(found: &Captures<'_>) -> Vec<Vec<u8>> {
+    found.iter().map(|group| group.map_or_else(Vec::new, |group| group.as_bytes().to_vec())).collect()
+}
+
 /// Compiles a pattern that has these flags of perl.
-pub(super) fn compile(pattern: &str, flags: &str) -> Result<Regex, Refusal> {
+pub(super) fn compile(pattern: &str, flags: &str) -> Result<Pattern, Refusal> {
     if pattern.is_empty() {
         return Err("an empty pattern means the last one in perl, which cannot be translated".into());
     }
@@ -21,7 +76,8 @@ pub(super) fn compile(pattern: &str, flags: &str) -> Result<Regex, Refusal> {
     // Bytes, not letters, as perl takes a file.
     let mut builder = RegexBuilder::new(&translated);
     builder.unicode(false).case_insensitive(flags.contains('i')).ignore_whitespace(flags.contains('x'));
-    builder.build().map_err(|error| {
+    builder.dot_matches_new_line(flags.contains('s'));
+    builder.build().map(Pattern).map_err(|error| {
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
         format!("the pattern `{pattern}` cannot be translated: {last}")
@@ -54,14 +110,17 @@ fn translate(pattern: &str) -> Result<String, Refusal> {
     Ok(new)
 }
 
-/// `$name` and `@name` are variables of perl.
+/// `$name` and `@name` are variables of perl, and `$` with most signs is one too: only before these it is the line's end.
 fn refuse_variable(sign: char, letters: &mut Peekable<Chars<'_>>) -> Result<(), Refusal> {
-    match letters.peek() {
-        Some(next) if next.is_ascii_alphanumeric() || matches!(next, '_' | '{') => {
-            Err(format!("`{sign}{next}` begins a variable of perl: write \\{sign} for the sign itself"))
-        }
-        _ => Ok(()),
+    let Some(next) = letters.peek() else { return Ok(()) };
+    let variable = match sign {
+        '$' => !"()| \t\r\n".contains(*next),
+        _ => text::begins_list(*next),
+    };
+    if variable {
+        return Err(format!("`{sign}{next}` begins a variable of perl: write \\{sign} for the sign itself"));
     }
+    Ok(())
 }
 
 fn escape(letters: &mut Peekable<Chars<'_>>, in_class: bool, new: &mut String) -> Result<(), Refusal> {
