@@ -4,17 +4,27 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use nix::fcntl::OFlag;
 use regex::Regex;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
+use super::flags::with_attributes_lifted;
+use super::path_serde;
 use super::{FileKind, GuestRoot};
-use crate::error::Result;
+use crate::error::{Context, Result};
 
 /// The extended attribute that holds a label.
 pub(super) const ATTRIBUTE: &str = "security.selinux";
 /// Beginning of the lines that say that a file has no label.
 const NONE: &str = "<<none>>";
+/// The longest label, in bytes; those of policies have fewer than a hundred.
+const LABEL_MAX: usize = 4096;
 /// Compiled, an expression may take so much memory, in bytes: those of real policies take a hundredth.
 const EXPRESSION_LIMIT: usize = 1 << 20;
 
@@ -27,6 +37,16 @@ pub(super) struct Labels {
     aliases: Vec<(String, String)>,
 }
 
+/// A link that was made or moved, and the label that it is to have. The confined worker can label what it can open, and a
+/// link is not opened: the calls that take a path are shut to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkLabel {
+    #[serde(with = "path_serde")]
+    path: PathBuf,
+    label: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Specification {
     expression: String,
@@ -34,6 +54,8 @@ struct Specification {
     stem: String,
     kind: Option<FileKind>,
     label: Option<String>,
+    /// The expression, once it is asked for; none where it cannot be compiled.
+    compiled: OnceLock<Option<Regex>>,
 }
 
 impl Labels {
@@ -72,9 +94,11 @@ impl Specification {
         if self.kind.is_some_and(|wanted| wanted != kind) || !path.starts_with(&self.stem) {
             return false;
         }
-        let whole = format!("^(?:{})$", self.expression);
-        let expression = regex::RegexBuilder::new(&whole).size_limit(EXPRESSION_LIMIT).build();
-        expression.is_ok_and(|expression: Regex| expression.is_match(path))
+        let compile = || {
+            let whole = format!("^(?:{})$", self.expression);
+            regex::RegexBuilder::new(&whole).size_limit(EXPRESSION_LIMIT).build().ok()
+        };
+        self.compiled.get_or_init(compile).as_ref().is_some_and(|expression| expression.is_match(path))
     }
 }
 
@@ -88,7 +112,8 @@ fn specification(line: &str) -> Option<Specification> {
         _ => return None,
     };
     let label = (label != NONE).then(|| label.to_owned());
-    Some(Specification { expression: expression.to_owned(), stem: stem(expression), kind, label })
+    let (stem, expression) = (stem(expression), expression.to_owned());
+    Some(Specification { expression, stem, kind, label, compiled: OnceLock::new() })
 }
 
 fn kind_of(word: &str) -> Option<FileKind> {
@@ -156,6 +181,81 @@ impl GuestRoot {
         Ok(label.map(|label| format!("{label}\0").into_bytes()))
     }
 
+    /// The links that were made since this was last asked.
+    pub fn take_links_to_label(&self) -> Vec<LinkLabel> {
+        self.links.lock().map(|mut links| std::mem::take(&mut *links)).unwrap_or_default()
+    }
+
+    pub(super) fn keep_link_to_label(&self, path: &Path, label: Vec<u8>) {
+        if let Ok(mut links) = self.links.lock() {
+            links.push(LinkLabel { path: path.to_path_buf(), label });
+        }
+    }
+
+    /// Labels a link of the guest, on the word of a worker that is not trusted: it must be a link within the guest, and
+    /// what is set is SELinux's label alone. A link that went meanwhile is none to label.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn label_link(&self, link: &LinkLabel) -> Result<()> {
+        let LinkLabel { path, label } = link;
+        let failed = || format!("cannot label the link {} in the guest", path.display());
+        let Some(file) = self.open_existing(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)? else { return Ok(()) };
+        if Self::entry_of(path, &file)?.kind != FileKind::Link || label.len() > LABEL_MAX {
+            return Ok(());
+        }
+        // By the open file: the door leads to the link itself, wherever its target is.
+        let door = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match rustix::fs::setxattr(door, ATTRIBUTE, label, XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            set => set.context(failed),
+        }
+    }
+
+    /// What was moved from `old` gets the label of its new place where it had that of its old one. What somebody labelled
+    /// otherwise stays so.
+    pub(super) fn relabel_moved(&self, old: &Path, new: &Path) -> Result<()> {
+        let Some(top) = self.lookup(new)? else { return Ok(()) };
+        self.relabel_one(old, new, top.kind)?;
+        if top.kind != FileKind::Folder || self.label_of(new, top.kind)?.is_none() {
+            return Ok(());
+        }
+        self.walk(new, |item| {
+            let (old, new) = (old.join(item.below), new.join(item.below));
+            let kind = if item.kind.is_dir() {
+                FileKind::Folder
+            } else if item.kind.is_file() {
+                FileKind::File
+            } else if item.kind.is_symlink() {
+                FileKind::Link
+            } else {
+                FileKind::Special
+            };
+            self.relabel_one(&old, &new, kind)
+        })
+    }
+
+    fn relabel_one(&self, old: &Path, new: &Path, kind: FileKind) -> Result<()> {
+        let (Some(before), Some(label)) = (self.label_of(old, kind)?, self.label_of(new, kind)?) else {
+            return Ok(());
+        };
+        match kind {
+            FileKind::Link => self.keep_link_to_label(new, label),
+            FileKind::File | FileKind::Folder if before != label => {
+                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+                let Some(file) = self.open_existing(new, flags)? else { return Ok(()) };
+                let failed = || format!("cannot label {} in the guest", new.display());
+                if label_on(&file).context(failed)?.as_ref() == Some(&before) {
+                    let set =
+                        || set(&file, &label).map_err(|errno| nix::Error::from_raw(errno.raw_os_error()));
+                    with_attributes_lifted(&[&file], set).context(failed)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The labels of the policy that is configured; none in a guest without.
     fn read_labels(&self) -> Result<Option<Labels>> {
         let text = |path: &str| {
@@ -177,6 +277,31 @@ impl GuestRoot {
         let contexts = std::iter::once(&first).chain(&others).map(String::as_str);
         Ok(Some(Labels::parse(contexts, aliases.iter().map(String::as_str))))
     }
+}
+
+/// The label that an open file has; none where it has none, or its filesystem knows of none.
+fn label_on(file: &OwnedFd) -> rustix::io::Result<Option<Vec<u8>>> {
+    let mut label = [0; LABEL_MAX];
+    match rustix::fs::fgetxattr(file, ATTRIBUTE, &mut label) {
+        Ok(length) => Ok(Some(label[..length].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn set(file: impl AsFd, label: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(file, ATTRIBUTE, label, XattrFlags::empty())
+}
+
+/// The label of what is new in this folder: as the policy says, or else like the folder. A guest whose folder has no label
+/// has none, or gets them all at its next boot.
+pub(super) fn of_new(folder: &OwnedFd, policy: Option<Vec<u8>>) -> rustix::io::Result<Option<Vec<u8>>> {
+    Ok(label_on(folder)?.map(|like| policy.unwrap_or(like)))
+}
+
+/// Gives an open file this label, if any.
+pub(super) fn put(file: impl AsFd, label: Option<&[u8]>) -> rustix::io::Result<()> {
+    label.map_or(Ok(()), |label| set(file, label))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub mod accounts;
 pub mod change;
 mod flags;
 pub mod glob;
-mod labels;
+pub mod labels;
 pub(crate) mod listing;
 pub mod names;
 pub mod password;
@@ -25,14 +25,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use serde::Serialize;
 
-use labels::Labels;
+use labels::{Labels, LinkLabel};
 
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -53,6 +53,8 @@ pub struct GuestRoot {
     mount_points: Vec<PathBuf>,
     /// What the guest's SELinux policy says of labels, read when it is first needed.
     labels: OnceLock<Option<Labels>>,
+    /// Links that were made, and that somebody else must label.
+    links: Mutex<Vec<LinkLabel>>,
 }
 
 /// What a directory entry is.
@@ -111,7 +113,7 @@ impl GuestRoot {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = nix::fcntl::open(folder, flags, Mode::empty())
             .context(|| format!("cannot open the guest's root at {}", folder.display()))?;
-        let root = Self { dir, mount_points: Vec::new(), labels: OnceLock::new() };
+        let root = Self { dir, mount_points: Vec::new(), labels: OnceLock::new(), links: Mutex::default() };
         match root.open_at(Path::new("/"), OFlag::O_PATH, Mode::empty(), ResolveFlag::empty()) {
             Ok(_) => Ok(root),
             Err(Errno::ENOSYS) => Err(Error::host_lacks(

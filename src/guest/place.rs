@@ -15,6 +15,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use super::change::NewFile;
 use super::flags::with_attributes_lifted;
+use super::labels;
 use super::write::{Marks, copy_attributes};
 use super::{FileKind, GuestRoot};
 use crate::error::{Context, Error, Result};
@@ -82,7 +83,8 @@ impl GuestRoot {
                 self.remove_tree(from)
             }
             renamed => renamed.context(failed),
-        }
+        }?;
+        self.relabel_moved(from, to)
     }
 
     pub(super) fn copy(&self, from: &Path, to: &Path) -> Result<()> {
@@ -111,13 +113,13 @@ impl GuestRoot {
             FileKind::Folder => {
                 self.make_folder(to, new)?;
                 let (one, other) = (self.open_to_mark(from)?, self.open_to_mark(to)?);
-                copy_attributes(&one, &other).context(failed)
+                copy_attributes(&one, &other, but_the_label).context(failed)
             }
             FileKind::File => {
                 let file = self.open_file(from)?.ok_or_else(|| gone(from))?;
                 let body = &mut |copy: &mut File| copy_content(&file, copy).context(failed);
                 self.write_over(to, body, new, Marks::New)?;
-                copy_attributes(&file, &self.open_to_mark(to)?).context(failed)?;
+                copy_attributes(&file, &self.open_to_mark(to)?, but_the_label).context(failed)?;
                 self.keep_times(from, to)
             }
             FileKind::Link => {
@@ -135,6 +137,11 @@ impl GuestRoot {
         let access = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
         self.set_times(to, access, TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
     }
+}
+
+/// A copy is a new file: its label is that of its place.
+fn but_the_label(attribute: &[u8]) -> bool {
+    attribute != labels::ATTRIBUTE.as_bytes()
 }
 
 /// Copies a file's bytes; blocks of zeros become holes.

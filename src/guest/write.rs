@@ -107,7 +107,8 @@ impl GuestRoot {
         }
         let old = self.open_file(path)?;
         let temporary = free_name(&folder).context(failed)?;
-        let label = self.label_of(path, FileKind::File)?;
+        let policy = if old.is_some() { None } else { self.label_of(path, FileKind::File)? };
+        let label = labels::of_new(old.as_ref().unwrap_or(&folder), policy).context(failed)?;
         let marks = (old.as_ref(), new, marks, label.as_deref());
         let written = write_beside(&folder, &temporary, body, marks).and_then(|()| {
             let files: Vec<&OwnedFd> = old.iter().chain([&folder]).collect();
@@ -138,7 +139,12 @@ impl GuestRoot {
             return Err(is_folder(path));
         }
         unlink_lifting(&folder, &name, UnlinkatFlags::NoRemoveDir).context(failed)?;
-        with_attributes_lifted(&[&folder], || symlinkat(target, &folder, name.as_os_str())).context(failed)
+        with_attributes_lifted(&[&folder], || symlinkat(target, &folder, name.as_os_str()))
+            .context(failed)?;
+        if let Some(label) = labels::of_new(&folder, self.label_of(path, FileKind::Link)?).context(failed)? {
+            self.keep_link_to_label(path, label);
+        }
+        Ok(())
     }
 
     pub(super) fn make_folder(&self, path: &Path, new: NewFile) -> Result<()> {
@@ -156,8 +162,8 @@ impl GuestRoot {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = nix::fcntl::openat(&folder, name.as_os_str(), flags, Mode::empty()).context(failed)?;
         fchown(&made, Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid))).context(failed)?;
-        let label = self.label_of(path, FileKind::Folder)?;
-        set_label(&folder, &made, label.as_deref()).context(failed)?;
+        let label = labels::of_new(&folder, self.label_of(path, FileKind::Folder)?).context(failed)?;
+        labels::put(&made, label.as_deref()).context(failed)?;
         fchmod(&made, Mode::from_bits_truncate(new.mode)).context(failed)
     }
 }
@@ -203,31 +209,19 @@ fn write_beside(
     fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(|| "cannot set the owner")?;
     match (old, marks) {
         (Some(old), Marks::Old) => {
-            copy_attributes(old, &file).context(|| "cannot keep the extended attributes")?;
+            copy_attributes(old, &file, |_| true).context(|| "cannot keep the extended attributes")?;
         }
-        (Some(old), Marks::New) => set_label(old, &file, None).context(|| "cannot keep the label")?,
-        (None, _) => set_label(folder, &file, label).context(|| "cannot label the new file")?,
+        _ => labels::put(&file, label).context(|| "cannot label the new file")?,
     }
     fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).context(|| "cannot set the mode")
 }
 
-/// Labels what is new in an SELinux guest as its policy says, or else like its folder. A guest whose folder has no label
-/// has none, or gets them all at its next boot.
-fn set_label(folder: &OwnedFd, file: impl AsFd, label: Option<&[u8]>) -> rustix::io::Result<()> {
-    use rustix::io::Errno;
-    let mut like = [0u8; 4096];
-    match rustix::fs::fgetxattr(folder, labels::ATTRIBUTE, &mut like) {
-        Ok(length) => {
-            let label = label.unwrap_or(&like[..length]);
-            rustix::fs::fsetxattr(file, labels::ATTRIBUTE, label, XattrFlags::empty())
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Copies every extended attribute: SELinux label, ACL, capabilities, user attributes.
-pub(super) fn copy_attributes(from: &OwnedFd, to: impl AsFd) -> rustix::io::Result<()> {
+/// Copies those extended attributes that are wanted: SELinux label, ACL, capabilities, user attributes.
+pub(super) fn copy_attributes(
+    from: &OwnedFd,
+    to: impl AsFd,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> rustix::io::Result<()> {
     // 64 KiB is XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h.
     let mut names = vec![0u8; 65536];
     let length = match rustix::fs::flistxattr(from, &mut names) {
@@ -235,7 +229,7 @@ pub(super) fn copy_attributes(from: &OwnedFd, to: impl AsFd) -> rustix::io::Resu
         length => length?,
     };
     let mut value = vec![0u8; 65536];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && wanted(name)) {
         let length = rustix::fs::fgetxattr(from, name, &mut value)?;
         rustix::fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty())?;
     }

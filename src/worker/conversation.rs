@@ -11,6 +11,7 @@ use crate::action::Note;
 use crate::apply::{Left, MOST_LEFT, Mode};
 use crate::erase::fingerprint::Fingerprints;
 use crate::error::Error;
+use crate::guest::labels::LinkLabel;
 use crate::operation::schema::{Action, Terms};
 use crate::payload::Source;
 use crate::plan::Planned;
@@ -37,6 +38,8 @@ pub enum Heard<'a> {
     Ready(&'a Confinement),
     /// A file was changed, or would be, in the operation of this name.
     File(&'a str, &'a FileReport),
+    /// This link is to be labelled.
+    Label(LinkLabel),
     /// An operation is done; whether it is the first.
     Operation(&'a OperationReport, bool),
     /// The worker waits until this script has run; it is one of the plan.
@@ -174,6 +177,8 @@ impl<'a> Conversation<'a> {
                 self.notes.push(note);
                 Ok(Heard::Nothing)
             }
+            FromWorker::Label(link) if self.mode == Mode::Change => Ok(Heard::Label(link)),
+            FromWorker::Label(_) => Err(wrong("labels a link where nothing is to change")),
             FromWorker::Fingerprints(prints) => {
                 match self.fingerprints.as_mut().map(|all| prints.add_to(all)) {
                     Some(true) => Ok(Heard::Nothing),

@@ -73,7 +73,7 @@ fn work(start: Start<'_>, input: &mut dyn Read, wire: &mut Wire<impl Write>) -> 
     wire.flush()?;
     let operations: Vec<Planned> = start.operations.into_iter().map(Into::into).collect();
     let sampler = start.fingerprints.then(Sampler::default);
-    let mut worker = Worker { wire, input, mode: start.mode, sampler };
+    let mut worker = Worker { wire, input, root: &root, mode: start.mode, sampler };
     let done = apply(&operations, (&root, &start.guest), start.mode, &mut worker);
     // Here, where the kernel's own error is known: the parent gets its words.
     done.map(drop).map_err(explain)
@@ -110,6 +110,7 @@ impl<W: Write> Wire<W> {
 struct Worker<'a, W: Write> {
     wire: &'a mut Wire<W>,
     input: &'a mut dyn Read,
+    root: &'a GuestRoot,
     mode: Mode,
     /// None when no fingerprints are wanted.
     sampler: Option<Sampler>,
@@ -122,6 +123,9 @@ impl<W: Write> Observer for Worker<'_, W> {
                 self.wire.say(&FromWorker::File(file.clone()));
             }
             Event::Operation(report) => {
+                for link in self.root.take_links_to_label() {
+                    self.wire.say(&FromWorker::Label(link));
+                }
                 if self.mode == Mode::Look {
                     report.files.iter().for_each(|file| self.wire.say(&FromWorker::File(file.clone())));
                 }

@@ -21,6 +21,7 @@ use super::protocol::{
 use crate::apply::{Left, Mode, in_operation};
 use crate::error::{Error, Result, both};
 use crate::fault::{self, Point};
+use crate::guest::GuestRoot;
 use crate::inspect::guest::Guest;
 use crate::operation::Operation;
 use crate::operation::schema::Terms;
@@ -93,7 +94,7 @@ pub fn relay(
     }
     let terms: Vec<Vec<Option<Terms>>> =
         start.operations.iter().map(|planned| terms(planned.operation())).collect();
-    let mut done = 0;
+    let (mut done, mode) = (0, start.mode);
     let mut hear = |message: FromWorker| {
         let program = match &message {
             FromWorker::Program { action, script } => {
@@ -105,6 +106,9 @@ pub fn relay(
         };
         done += usize::from(matches!(message, FromWorker::Operation(_)));
         let last = matches!(message, FromWorker::Done | FromWorker::Failed(_));
+        if let (FromWorker::Label(link), Mode::Change) = (&message, mode) {
+            GuestRoot::open(folder).and_then(|root| root.label_link(link)).map_err(Stop::Error)?;
+        }
         if let Some(piece) = forward(message).map_err(Stop::Error)? {
             return Ok(Next::Data(piece));
         }
@@ -315,6 +319,11 @@ impl<'a, 'o> Listener<'a, 'o> {
                 if self.mode == Mode::Change {
                     self.observer.event(Event::Change { operation, file });
                 }
+            }
+            Heard::Label(link) => {
+                // In a machine its agent has done it.
+                let root = self.here.as_ref().map(|(folder, _)| GuestRoot::open(folder));
+                root.map_or(Ok(()), |root| root?.label_link(&link)).map_err(Stop::Error)?;
             }
             Heard::Operation(report, first) => {
                 if self.mode == Mode::Change {

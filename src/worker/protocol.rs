@@ -18,6 +18,7 @@ use crate::action::{Note, Settings};
 use crate::apply::{Left, Mode};
 use crate::error::{Context, Error, Result};
 use crate::guest::change::PIECE;
+use crate::guest::labels::LinkLabel;
 use crate::guest::path_serde;
 use crate::inspect::guest::Guest;
 use crate::operation::Operation;
@@ -27,7 +28,7 @@ use crate::sys::confine::Confinement;
 use crate::uuids::NewUuid;
 
 /// The version of this protocol: the first thing that each side says.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The longest message in bytes. The longest path that a kernel takes is 4 KiB, a deep tree's may be longer.
 pub const MESSAGE_LIMIT: u32 = 16 << 20;
 
@@ -120,6 +121,8 @@ pub enum FromWorker {
     File(FileReport),
     /// Something that people should know.
     Note(Note),
+    /// The parent shall label this link of the guest. There is no answer.
+    Label(LinkLabel),
     /// Fingerprints of what the operation destroyed.
     Fingerprints(WirePrints),
     /// The parent shall run this script, and answer.

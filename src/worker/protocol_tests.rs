@@ -159,6 +159,10 @@ fn lengths_and_ends_are_told_apart() {
     assert_eq!(write_message(&mut Vec::new(), &long).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
+fn link() -> crate::guest::labels::LinkLabel {
+    serde_json::from_str(r#"{"path":"/etc/link","label":[120]}"#).unwrap()
+}
+
 fn confinement() -> Confinement {
     Confinement { landlock: Some(7), seccomp: true, capabilities: vec!["CHOWN".into()] }
 }
@@ -182,6 +186,7 @@ fn word() -> impl Strategy<Value = FromWorker> {
         1 => (0..3_u32, any::<u64>()).prop_map(|(source, offset)| FromWorker::Piece { source, offset }),
         3 => script.prop_map(|script| FromWorker::Script(script.into())),
         1 => (0..3_usize).prop_map(|action| FromWorker::Program { action, script: "true".into() }),
+        1 => Just(FromWorker::Label(link())),
         1 => Just(FromWorker::Output("line".into())),
         6 => name.prop_map(ending),
         2 => Just(FromWorker::Done),
@@ -308,6 +313,16 @@ fn a_good_conversation_ends_well() {
     let edited = conversation.end().unwrap();
     assert_eq!(edited.operations[0].files, [file]);
     assert!(edited.operations[1].files.is_empty());
+}
+
+#[test]
+fn links_are_labelled_only_where_something_is_to_change() {
+    let plan = plan();
+    for (mode, may) in [(Mode::Change, true), (Mode::Look, false)] {
+        let mut conversation = Conversation::new(&plan, mode);
+        conversation.hear(FromWorker::Ready { version: VERSION, confinement: confinement() }).unwrap();
+        assert_eq!(conversation.hear(FromWorker::Label(link())).is_ok(), may);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod host;
 mod leftovers;
 
 mod hostile;
+mod labels;
 mod refused;
 
 use std::fs;
