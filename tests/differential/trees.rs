@@ -20,18 +20,13 @@ pub(crate) struct Mounted(TempDir);
 
 impl Mounted {
     pub(crate) fn new(image: &Path) -> Self {
-        let raw = image.with_extension("raw");
+        let raw = image.with_extension("disk");
         run(
             "qemu-img",
             ["convert".as_ref(), "-O".as_ref(), "raw".as_ref(), image.as_os_str(), raw.as_os_str()],
         )
         .expect(0);
-        let table: Value =
-            serde_json::from_str(&run("sfdisk", ["--json".as_ref(), raw.as_os_str()]).expect(0).stdout)
-                .unwrap();
-        let partitions = table["partitiontable"]["partitions"].as_array().unwrap();
-        let root = partitions.iter().find(|partition| partition["name"] == "root").unwrap();
-        let offset = root["start"].as_u64().unwrap() * 512;
+        let offset = root_at(&raw);
         let folder = TempDir::with_prefix_in("guestseal-differential-", "/var/tmp").unwrap();
         let options = format!("ro,noload,loop,offset={offset},nosuid,nodev,noexec");
         let args = [
@@ -44,6 +39,18 @@ impl Mounted {
         ];
         run("mount", args).expect(0);
         Self(folder)
+    }
+
+    /// The files whose label is not that of the guest's policy, by a reader that is not guestseal's; empty without SELinux.
+    pub(crate) fn wrong_labels(&self) -> String {
+        let root = self.0.path();
+        let contexts = root.join("etc/selinux/targeted/contexts/files/file_contexts");
+        if !contexts.exists() {
+            return String::new();
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/flat/label.py");
+        let words = [Path::new("check"), root, &contexts, Path::new("/srv/home"), Path::new("/home")];
+        run("python3", [script.as_path()].into_iter().chain(words)).expect(0).stdout
     }
 
     /// Every file by its path.
@@ -59,6 +66,14 @@ impl Mounted {
     }
 }
 
+/// Where the root filesystem begins, in bytes: a disk without a partition table is one.
+fn root_at(disk: &Path) -> u64 {
+    let ran = run("sfdisk", ["--json".as_ref(), disk.as_os_str()]);
+    let Ok(table) = serde_json::from_str::<Value>(&ran.stdout) else { return 0 };
+    let partitions = table["partitiontable"]["partitions"].as_array().unwrap();
+    partitions.iter().find(|partition| partition["name"] == "root").unwrap()["start"].as_u64().unwrap() * 512
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = run("umount", [self.0.path()]);
@@ -71,7 +86,7 @@ pub(crate) struct Seen {
     kind: u32,
     mode: u32,
     owner: (u32, u32),
-    pub(crate) content: String,
+    content: String,
     attributes: BTreeMap<String, Vec<u8>>,
 }
 
@@ -92,6 +107,17 @@ impl Seen {
         let kind = metadata.mode() & 0o170_000;
         let mode = if metadata.is_symlink() { 0 } else { metadata.mode() & 0o7777 };
         Self { kind, mode, owner: (metadata.uid(), metadata.gid()), content, attributes: attributes(path) }
+    }
+}
+
+impl Seen {
+    /// One part of it, as words.
+    pub(crate) fn show(&self, what: &str) -> String {
+        if what == "content" {
+            return self.content.clone();
+        }
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        self.attributes.iter().map(|(name, value)| format!("{name}={:?}\n", text(value))).collect()
     }
 }
 
