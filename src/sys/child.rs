@@ -50,6 +50,7 @@ pub struct Spawn {
     folder: Option<PathBuf>,
     leashed: bool,
     own_mounts: bool,
+    patience: Option<Duration>,
 }
 
 impl Spawn {
@@ -70,6 +71,7 @@ impl Spawn {
             folder: None,
             leashed: false,
             own_mounts: false,
+            patience: None,
         }
     }
 
@@ -152,6 +154,13 @@ impl Spawn {
         self
     }
 
+    /// Sets how long [`Spawn::output`] waits for the child's end before it is killed; for ever when unset.
+    #[must_use]
+    pub fn within(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
     /// Starts the child.
     ///
     /// # Errors
@@ -166,14 +175,15 @@ impl Spawn {
     /// signal that stops the run ends the child, and all that it started and did not send away.
     ///
     /// # Errors
-    /// As [`Spawn::spawn`] and [`Child::wait`], when it prints more, and [`ErrorKind::Stopped`]. A bad exit
-    /// status is for [`Exit::success`] to judge.
+    /// As [`Spawn::spawn`] and [`Child::wait`], when it prints more or takes longer than [`Spawn::within`] allows, and
+    /// [`ErrorKind::Stopped`]. A bad exit status is for [`Exit::success`] to judge.
     pub fn output(self, limit: u64) -> Result<(Exit, Vec<u8>)> {
         let program = self.program.clone();
+        let end = End { started: Instant::now(), patience: self.patience };
         let mut child = self.stdout(Stdio::piped()).spawn()?;
         let Some(mut pipe) = child.take_stdout() else { return Ok((child.wait()?, Vec::new())) };
-        let read = read_to_end(&mut pipe, limit, &program).and_then(|bytes| {
-            interrupt::until_readable(child.pidfd())?;
+        let read = read_to_end(&mut pipe, limit, &program, end).and_then(|bytes| {
+            end.wait(child.pidfd(), &program)?;
             Ok(bytes)
         });
         match read {
@@ -406,12 +416,31 @@ impl Drop for Child {
     }
 }
 
+/// When the patience with a child is over.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    started: Instant,
+    patience: Option<Duration>,
+}
+
+impl End {
+    /// Waits until `fd` polls readable, or fails.
+    fn wait(self, fd: BorrowedFd<'_>, program: &Path) -> Result<()> {
+        let Some(patience) = self.patience else { return interrupt::until_readable(fd) };
+        if interrupt::readable_within(fd, patience.saturating_sub(self.started.elapsed()))? {
+            return Ok(());
+        }
+        let (program, seconds) = (program.display(), patience.as_secs());
+        Err(Error::failed(format!("{program} did not end within {seconds} s and was killed")))
+    }
+}
+
 /// All that comes out of a pipe, of which at most `limit` bytes may.
-fn read_to_end(pipe: &mut ChildStdout, limit: u64, program: &Path) -> Result<Vec<u8>> {
+fn read_to_end(pipe: &mut ChildStdout, limit: u64, program: &Path, end: End) -> Result<Vec<u8>> {
     let failed = || format!("cannot read what {} prints", program.display());
     let (mut bytes, mut block) = (Vec::new(), [0; 4096]);
     loop {
-        interrupt::until_readable(pipe.as_fd())?;
+        end.wait(pipe.as_fd(), program)?;
         match pipe.read(&mut block).context(failed)? {
             0 => return Ok(bytes),
             length => bytes.extend_from_slice(&block[..length]),

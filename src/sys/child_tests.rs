@@ -152,3 +152,16 @@ fn complaints_count_where_the_exit_code_says_nothing() {
     ended("echo qemu-img: warning: odd >&2").success_without_complaint(&[]).unwrap();
     assert!(ended("exit 3").success_without_complaint(&[]).unwrap_err().chain().contains("exit status: 3"));
 }
+
+#[test]
+fn an_answer_that_does_not_come_in_time_ends_its_program() {
+    let started = Instant::now();
+    // One that says nothing, one that closes its output and stays, one that goes on talking.
+    for script in ["sleep 60", "exec >&-; sleep 60", "while echo again; do sleep 0.05; done"] {
+        let error = shell(script).within(Duration::from_millis(300)).output(1 << 20).unwrap_err();
+        assert!(error.chain().contains("did not end within"), "{error:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let (exit, said) = shell("echo in time").within(Duration::from_secs(60)).output(1 << 20).unwrap();
+    assert_eq!((exit.status.success(), said.as_slice()), (true, &b"in time\n"[..]));
+}

@@ -11,12 +11,14 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::libc::c_int;
+use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use signal_hook::{flag, low_level};
 
-use super::wait::first_readable;
+use super::wait::{self, first_readable, ready_within};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// The signals that stop a run.
@@ -126,6 +128,19 @@ pub fn until_readable(fd: BorrowedFd<'_>) -> Result<()> {
         first_readable([fd]).context(failed)?;
     }
     Ok(())
+}
+
+/// The same for as long as there is `patience`; false when that is over.
+///
+/// # Errors
+/// As [`until_readable`].
+pub fn readable_within(fd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
+    let failed = || "cannot wait for a child";
+    let Some(signals) = self::fd() else { return wait::readable_within(fd, patience).context(failed) };
+    let watched = [(signals, PollFlags::POLLIN), (fd, PollFlags::POLLIN)];
+    let ready = ready_within(&watched, patience).context(failed)?;
+    check()?;
+    Ok(ready[1])
 }
 
 /// While this lives, signals have to wait: what is being done cannot be undone any more and is better finished.
