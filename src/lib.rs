@@ -31,6 +31,7 @@ pub mod report;
 pub mod results;
 pub mod seal;
 pub mod session;
+pub mod similar;
 pub mod site;
 pub mod stack;
 pub mod survey;

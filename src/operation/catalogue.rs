@@ -7,15 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::similar::nearest;
 
 use super::load::parse;
 use super::schema::Operation;
 
 /// The directory of operations that the administrator of this host added.
 pub const SYSTEM_DIR: &str = "/etc/guestseal/operations.d";
-
-/// Least likeness, from 0 to 1, at which a known name is worth being suggested.
-const ALIKE: f64 = 0.75;
 
 /// All operations that can be selected.
 #[derive(Debug, Clone)]
@@ -87,13 +85,6 @@ impl Catalogue {
         }
         Ok(())
     }
-}
-
-/// The known name that is most like a mistyped one.
-pub(super) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let rated =
-        known.map(|name| (strsim::jaro_winkler(typed, name), name)).filter(|(alike, _)| *alike >= ALIKE);
-    rated.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, name)| name)
 }
 
 fn read_dir(dir: &Path) -> Result<BTreeMap<String, Operation>> {

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
+use crate::similar::nearest;
 
-use super::catalogue::{Catalogue, nearest};
+use super::catalogue::Catalogue;
 use super::schema::{Group, Operation};
 
 /// What the command line says about operations, in its own words.
