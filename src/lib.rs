@@ -10,6 +10,7 @@ pub mod attach;
 pub mod cli;
 pub mod cpio;
 pub mod disk;
+pub mod domain;
 pub mod erase;
 pub mod error;
 pub mod fault;

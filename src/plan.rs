@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::action::Settings;
 use crate::action::user_accounts::ADDED;
 use crate::attach::Way;
+use crate::domain::Domain;
 use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::names::{check_hostname, check_timezone};
@@ -39,6 +41,10 @@ pub const NETWORKS: (&str, &str) = ("network", "networks");
 /// What is done with one guest.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The domain of libvirt whose guest it is, where the user named one.
+    pub domain: Option<Domain>,
+    /// How long that is waited for, once it was asked to shut down; none to refuse it while it runs.
+    pub shutdown: Option<Duration>,
     /// The images of its disks.
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.

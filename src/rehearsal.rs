@@ -53,6 +53,7 @@ pub fn rehearse(plan: &mut Plan, observer: &mut dyn Observer) -> Result<Rehearsa
     let mut timed = Timed::new(Stage::OpeningImages, observer);
     let observer: &mut dyn Observer = &mut timed;
     plan.commit = CommitMode::Overlay;
+    plan.shutdown = None;
     plan.erase.policy = Policy::None;
     let images = open_images(plan, Use::Read, observer)?;
     let overlays = images.iter().map(overlay).collect::<Result<Vec<_>>>()?;

@@ -17,6 +17,7 @@ use crate::guest::path_serde;
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "what is shown to people says it")]
 pub enum Stage {
+    ShuttingDown,
     OpeningImages,
     PreparingMachine,
     StartingMachine,
@@ -39,6 +40,7 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ShuttingDown => "waiting for the guest to shut down",
             Self::OpeningImages => "opening the images",
             Self::PreparingMachine => "preparing a virtual machine",
             Self::StartingMachine => "starting the virtual machine",
@@ -102,6 +104,8 @@ pub enum Event<'a> {
         /// Bytes in all.
         total: u64,
     },
+    /// A line for people about what goes on.
+    Told(&'a str),
     /// Something that people should know, but that stops nothing.
     Warning(&'a str),
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::apply::{Left, Mode};
 use crate::attach::ImageSpec;
+use crate::domain::{self, Domain};
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
 use crate::error::{Error, ErrorKind, Result, both};
@@ -45,6 +46,9 @@ use crate::worker::conversation::Edited;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SealReport {
+    /// The domain of libvirt whose guest it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<domain::Identity>,
     /// The images that went in.
     #[serde(serialize_with = "one_or_all")]
     pub input: Vec<ImageFacts>,
@@ -96,7 +100,8 @@ pub(crate) fn one_or_all<S: Serializer>(facts: &[ImageFacts], serializer: S) -> 
 /// Its images are unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
 pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
-    let mut timed = Timed::new(Stage::OpeningImages, observer);
+    let first = plan.shutdown.map_or(Stage::OpeningImages, |_| Stage::ShuttingDown);
+    let mut timed = Timed::new(first, observer);
     let observer: &mut dyn Observer = &mut timed;
     let usage = match plan.commit {
         CommitMode::Overlay => Use::Commit,
@@ -121,6 +126,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     interrupt::check_before("writing the result")?;
+    plan.domain.as_ref().map_or(Ok(()), Domain::must_still_be_off)?;
     observer.event(Event::Stage(Stage::Writing));
     let statement = statement(plan, &images, &applied, &sealed, started);
     let Committed { record, disks, container } =
@@ -137,6 +143,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         return Err(Error::new(ErrorKind::Found, what).within(format!("{} is sealed, but", sealed.display())));
     }
     Ok(SealReport {
+        domain: identity(plan),
         input,
         image: sealed,
         disks,
@@ -154,8 +161,12 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     })
 }
 
-/// Opens and locks the images of a guest, for this use.
+/// Opens and locks the images of a guest that has ended, for this use.
 pub(crate) fn open_images(plan: &Plan, usage: Use, observer: &mut dyn Observer) -> Result<Vec<Image>> {
+    plan.domain.as_ref().map_or(Ok(()), |domain| domain.must_be_off(plan.shutdown, observer))?;
+    if plan.shutdown.is_some() {
+        observer.event(Event::Stage(Stage::OpeningImages));
+    }
     plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let open = |(number, image): (usize, &PathBuf)| {
         Image::open(image, plan.formats.get(number).copied().flatten(), usage, plan.past)
@@ -261,6 +272,10 @@ fn cluster_bytes(images: &[Image], overlays: &[&Overlay]) -> Result<u64> {
     images.iter().try_fold(1, |most, image| Ok(image.cluster_bytes()?.max(most)))
 }
 
+fn identity(plan: &Plan) -> Option<domain::Identity> {
+    plan.domain.as_ref().map(|domain| domain.identity.clone())
+}
+
 /// The record, but for the digest.
 fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, started: String) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
@@ -280,6 +295,7 @@ fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, st
             started,
             finished: now(),
             input: if let [facts] = facts.as_slice() { json!(facts) } else { json!(facts) },
+            domain: identity(plan),
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),

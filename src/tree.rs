@@ -217,6 +217,7 @@ fn finish(
         }],
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
+            domain: None,
             tool_version: env!("CARGO_PKG_VERSION").into(),
             started,
             finished: now(),

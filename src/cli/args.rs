@@ -200,6 +200,18 @@ impl AttachChoice {
     }
 }
 
+/// A domain of libvirt in place of images.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DomainArgs {
+    /// Take the disks of this domain of libvirt, named by its name, UUID or number; those that it can only read, and
+    /// removable ones, are left alone.
+    #[arg(short, long, value_name = "DOMAIN", action = ArgAction::Append)]
+    pub domain: Vec<String>,
+    /// Reach libvirt at this URI.
+    #[arg(short, long, value_name = "URI")]
+    pub connect: Option<String>,
+}
+
 /// Which operations, with which parameters.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Operations")]
@@ -277,8 +289,10 @@ impl SelectionArgs {
 }
 
 /// What of looking `--tree` has no use for: nothing is attached.
-const NOT_WITH_A_FOLDER: [&str; 11] = [
+const NOT_WITH_A_FOLDER: [&str; 13] = [
     "images",
+    "domain",
+    "connect",
     "format",
     "attach",
     "isolate",
@@ -292,8 +306,10 @@ const NOT_WITH_A_FOLDER: [&str; 11] = [
 ];
 
 /// What of sealing `--tree` has no use for besides: nothing is erased or committed.
-const NOT_TO_SEAL_A_FOLDER: [&str; 11] = [
+const NOT_TO_SEAL_A_FOLDER: [&str; 13] = [
     "rehearse",
+    "shutdown",
+    "shutdown_timeout",
     "output",
     "output_format",
     "flatten",
@@ -317,6 +333,16 @@ pub struct SealArgs {
     #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
         value_parser = Added::parser())]
     pub add: Vec<Added>,
+    /// The domain whose disks they are.
+    #[command(flatten)]
+    pub domain: DomainArgs,
+    /// Ask the domain to shut down when it runs, and wait for it; its plug is never pulled.
+    #[arg(long)]
+    pub shutdown: bool,
+    /// How long to wait for that.
+    #[arg(long, value_name = "SECONDS", requires = "shutdown", default_value = "300",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub shutdown_timeout: u32,
     /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER.iter().chain(&NOT_TO_SEAL_A_FOLDER))]
     pub tree: Option<PathBuf>,
@@ -420,12 +446,15 @@ pub enum DigestChoice {
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
     /// The images, each a guest of its own.
-    #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
+    #[arg(required_unless_present_any = ["tree", "add", "domain"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A disk of one guest; repeat it for a guest with several disks. Also user:… and network:…, as for `seal`.
     #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
         value_parser = Added::parser())]
     pub add: Vec<Added>,
+    /// The domain whose disks they are.
+    #[command(flatten)]
+    pub domain: DomainArgs,
     /// Look at the root folder of a guest instead of an image.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,
@@ -441,12 +470,15 @@ pub struct InspectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
     /// The images, each a guest of its own.
-    #[arg(required_unless_present_any = ["tree", "add"], value_name = "IMAGE")]
+    #[arg(required_unless_present_any = ["tree", "add", "domain"], value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A disk of one guest; repeat it for a guest with several disks.
     #[arg(short, long = "add", visible_alias = "image", value_name = "IMAGE", action = ArgAction::Append,
         value_parser = Added::parser())]
     pub add: Vec<Added>,
+    /// The domain whose disks they are.
+    #[command(flatten)]
+    pub domain: DomainArgs,
     /// Verify the root folder of a guest instead of an image.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER)]
     pub tree: Option<PathBuf>,

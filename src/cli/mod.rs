@@ -5,6 +5,7 @@ pub mod args;
 mod describe;
 mod exit;
 pub mod formats;
+mod guests;
 pub mod print;
 pub mod request;
 mod run;

@@ -124,12 +124,23 @@ impl Printer {
         }
     }
 
-    /// Writing the result may take long and has no count to show: there a spinner says that it goes on.
+    /// A line about what goes on, above the spinner where there is one.
+    fn told(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.line(&clean(text))),
+            None => self.line(&clean(text)),
+        }
+    }
+
+    /// Some stages may take long and have no count to show: there a spinner says that it goes on.
     fn stage(&mut self, stage: Stage) {
         self.end_progress();
         if self.verbose {
             eprintln!("  … {stage}");
-        } else if stage == Stage::Writing && !self.quiet && std::io::stderr().is_terminal() {
+        } else if matches!(stage, Stage::Writing | Stage::ShuttingDown)
+            && !self.quiet
+            && std::io::stderr().is_terminal()
+        {
             let spinner = ProgressBar::new_spinner().with_message(stage.to_string());
             spinner.enable_steady_tick(SPIN);
             self.bar = Some(spinner);
@@ -182,6 +193,7 @@ impl Observer for Printer {
             Event::Output(line) if self.verbose => eprintln!("  | {line}"),
             Event::Operation(report) => self.operation(report),
             Event::Progress { what, done, total } => self.progress(what, done, total),
+            Event::Told(text) => self.told(text),
             Event::Warning(text) => self.warning(text),
             _ => {}
         }

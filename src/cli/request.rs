@@ -8,13 +8,13 @@ use nix::unistd::{AccessFlags, access};
 
 use super::added;
 use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
+use super::guests::{self, Guests, refuse_twice};
 use super::steps::set_network;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::password::{PasswordRequest, Scheme, Selector};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
-use crate::image::format::Format;
 use crate::image::past::Past;
 use crate::isolate::{Isolate, Isolation};
 use crate::mount::wanted::{self, Wanted};
@@ -24,7 +24,6 @@ use crate::operation::{BUILTIN, Catalogue, Request, SYSTEM_DIR, select};
 use crate::payload::gather;
 use crate::plan::{PASSWORDS, Parameters, Plan, Planned, with_parameters, with_traces_removed};
 use crate::stack::key::{self, Key, KeyBytes, KeySelector, KeySource};
-use crate::sys::users::Identity;
 use crate::uuids::{self, Kind};
 
 /// The plans of a `seal`, and what the user should be told about them.
@@ -179,27 +178,6 @@ fn parameters(args: &SelectionArgs, profile: &Profile, warnings: &mut Vec<String
     Ok(parameters)
 }
 
-/// The guests that are named, each by the images of its disks.
-///
-/// # Errors
-/// Usage errors: none, one image twice, both ways at once.
-pub(super) fn guests(images: &[PathBuf], add: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>> {
-    let guests: Vec<Vec<PathBuf>> = match (images, add) {
-        ([], []) => {
-            return Err(Error::usage("no image is named")
-                .hint("guestseal IMAGE… seals images; guestseal --help tells more"));
-        }
-        (images, []) => images.iter().map(|image| vec![image.clone()]).collect(),
-        ([], disks) => vec![disks.to_vec()],
-        _ => {
-            return Err(Error::usage("name images either with -a or without").hint(
-                "repeated -a are the disks of one guest; without it each image is a guest of its own",
-            ));
-        }
-    };
-    Ok(guests)
-}
-
 /// What is scrubbed is not to be read back, so something must erase it.
 ///
 /// # Errors
@@ -213,44 +191,14 @@ pub(super) fn refuse_scrub(args: &SealArgs) -> Result<()> {
         .hint("leave out --erase none, or delete the file: --delete FILE"))
 }
 
-/// The format of each disk of a guest: those of `-a`, or one for the only disk of each.
-///
-/// # Errors
-/// A usage error when several are given for images without -a.
-pub(super) fn formats(args: &ImageArgs) -> Result<Vec<Option<Format>>> {
-    match args.format.as_slice() {
-        _ if !args.disk_formats.is_empty() => Ok(args.disk_formats.clone()),
-        [] => Ok(Vec::new()),
-        [format] => Ok(vec![format.format()]),
-        _ => Err(Error::usage("--format is given more than once for images without -a").hint(
-            "seal images of different formats one after the other, or name disks by --format FORMAT -a DISK",
-        )),
-    }
-}
-
-/// Refuses one image that is named twice, by whatever names. Those that are missing are for whoever opens them to report.
-pub(super) fn refuse_twice(images: &[&PathBuf]) -> Result<()> {
-    let known = images.iter().filter_map(|path| Some((*path, Identity::of(&path.metadata().ok()?))));
-    let known: Vec<_> = known.collect();
-    for (index, (path, identity)) in known.iter().enumerate() {
-        if let Some((first, _)) = known[..index].iter().find(|(_, other)| other == identity) {
-            let what = if first == path {
-                format!("the image {} is named twice", path.display())
-            } else {
-                format!("{} and {} are one image", first.display(), path.display())
-            };
-            return Err(Error::usage(what).hint("name each image once"));
-        }
-    }
-    Ok(())
-}
-
 /// Makes the plans.
 ///
 /// # Errors
 /// As [`choose`], and usage errors about the images.
 pub fn plans(args: &mut SealArgs) -> Result<Plans> {
-    let guests = guests(&args.images, &added::disks(&args.add))?;
+    let Guests { guests, formats, domain } =
+        guests::named((&args.images, &added::disks(&args.add)), &args.domain, &args.image)?;
+    let shutdown = guests::shutdown(args)?;
     let images: Vec<_> = guests.iter().flatten().collect();
     refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
@@ -286,7 +234,6 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
                 .into(),
         );
     }
-    let formats = formats(&args.image)?;
     let isolation = isolation(&args.image, &chosen.operations)?;
     if isolation.isolate == Isolate::Vm && !args.selection.script.is_empty() {
         return Err(Error::usage(
@@ -296,6 +243,8 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
     }
     let mount_options = mount_options(&args.image)?;
     let plan = |images: Vec<PathBuf>| Plan {
+        domain: domain.clone(),
+        shutdown,
         images,
         formats: formats.clone(),
         attach: args.image.attach.way(),

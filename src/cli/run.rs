@@ -14,10 +14,9 @@ use super::args::{
 };
 use super::describe::{Totals, describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
+use super::guests::{self, Guests};
 use super::print::{Printer, bytes, error_document};
-use super::request::{
-    Plans, catalogue, choose, formats, guests, isolation, mount_options, plans, refuse_twice,
-};
+use super::request::{Plans, catalogue, choose, isolation, mount_options, plans};
 use super::{tree, virt};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
@@ -68,9 +67,13 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
     let shown = !generated.is_empty() && !args.dry_run && !args.rehearse;
     let mut terminal = shown.then(terminal).transpose()?;
     warnings.iter().for_each(|warning| printer.warning(warning));
+    for domain in plans.iter().filter_map(|plan| plan.domain.as_ref()) {
+        guests::tell_notes(domain, printer);
+    }
     let mut sealed = false;
     let exit = each(plans, printer, |mut plan, printer| {
         if args.dry_run {
+            plan.domain.as_ref().map_or(Ok(()), |domain| domain.warn_unless_off(printer))?;
             return look(&Target::from(&plan), &plan.operations, printer);
         }
         if args.rehearse {
@@ -184,10 +187,10 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 /// How to open guests, for all of them: keys on standard input are there only once.
-fn target(args: &ImageArgs, operations: &[Planned]) -> Result<Target> {
+fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) -> Result<Target> {
     Ok(Target {
         images: Vec::new(),
-        formats: formats(args)?,
+        formats: guests.formats.clone(),
         attach: args.attach.way(),
         isolation: isolation(args, operations)?,
         root: args.root.clone(),
@@ -205,11 +208,9 @@ fn inspect(mut args: InspectArgs, printer: &mut Printer) -> Result<Exit> {
     }
     let catalogue = catalogue(&args.selection.catalogue)?;
     let chosen = choose(&mut args.selection, &catalogue)?;
-    let disks = disks(&args.add);
-    let guests = guests(&args.images, &disks)?;
-    refuse_twice(&disks.iter().collect::<Vec<_>>())?;
-    let target = target(&args.image, &chosen.operations)?;
-    each(guests, printer, |images, printer| {
+    let guests = guests::to_look_at((&args.images, &disks(&args.add)), &args.domain, &args.image, printer)?;
+    let target = target(&args.image, &guests, &chosen.operations)?;
+    each(guests.guests, printer, |images, printer| {
         look(&Target { images, ..target.clone() }, &chosen.operations, printer)
     })
 }
@@ -228,11 +229,9 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
         return tree::verify(folder, args, printer);
     }
     let catalogue = catalogue(&args.catalogue)?;
-    let disks = disks(&args.add);
-    let guests = guests(&args.images, &disks)?;
-    refuse_twice(&disks.iter().collect::<Vec<_>>())?;
-    let target = target(&args.image, &[])?;
-    each(guests, printer, |images, printer| {
+    let guests = guests::to_look_at((&args.images, &disks(&args.add)), &args.domain, &args.image, printer)?;
+    let target = target(&args.image, &guests, &[])?;
+    each(guests.guests, printer, |images, printer| {
         let target = Target { images, ..target.clone() };
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };

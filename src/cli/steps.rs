@@ -77,18 +77,13 @@ fn all() -> impl Iterator<Item = Arg> {
     let steps = OPTIONS.iter().map(|step| option(step.name, step.form, step.help));
     let file =
         option(FROM_FILE, "FILENAME", "Read further options of this kind from a file, one in each line");
-    let refused =
-        REFUSED.iter().filter(|refused| refused.short.is_none() && !refused.elsewhere).map(|refused| {
-            let form = if refused.takes_value { "VALUE" } else { "" };
-            option(refused.name, form, refused.reason).hide(true)
-        });
-    let short = REFUSED.iter().filter_map(|refused| {
+    let refused = REFUSED.iter().filter(|refused| !refused.elsewhere).map(|refused| {
         let form = if refused.takes_value { "VALUE" } else { "" };
-        Some(option(refused.name, form, refused.reason).short(refused.short?).hide(true))
+        option(refused.name, form, refused.reason).hide(true)
     });
     let run =
         option(RUN, "SCRIPT", "Run a script of this host in the guest, by the guest's programs, shut in");
-    steps.chain([file, run]).chain(refused).chain(short)
+    steps.chain([file, run]).chain(refused)
 }
 
 impl clap::Args for StepArgs {

@@ -119,8 +119,6 @@ pub(super) fn check(args: &mut SealArgs) -> Result<()> {
 pub struct Refused {
     /// Without the dashes.
     pub name: &'static str,
-    /// Its short form.
-    pub short: Option<char>,
     /// Whether it has a value.
     pub takes_value: bool,
     /// Whether guestseal itself has another option of this name, so that only virt-customize refuses it.
@@ -137,18 +135,14 @@ const fn refused(
     reason: &'static str,
     instead: &'static str,
 ) -> Refused {
-    Refused { name, short: None, takes_value, elsewhere: false, reason, instead }
+    Refused { name, takes_value, elsewhere: false, reason, instead }
 }
 
-const RUNNING: &str = "guestseal seals guests that are shut down, and stops none";
-const RUNNING_INSTEAD: &str = "leave it out: the image of a running guest is refused as busy";
 const EXPAND: &str = "filesystems are not made larger when a guest is sealed";
 const EXPAND_INSTEAD: &str =
     "let the clone do it at its first boot (cloud-init, growpart), or use virt-resize";
 const DISK: &str = "the guest's programs see no other disk than the guest's own";
 const DISK_INSTEAD: &str = "bring what they need with --copy-in or --tar-in";
-const LIBVIRT: &str = "guestseal does not talk to libvirt yet";
-const LIBVIRT_INSTEAD: &str = "name the guest's disks by -a, one after the other";
 const WINDOWS: &str = "it is for Windows, and guestseal seals Linux guests";
 const WINDOWS_INSTEAD: &str = "leave it out";
 const RHSM: &str = "it runs subscription-manager in the guest, which guestseal does not do yet";
@@ -158,13 +152,16 @@ const RHSM_INSTEAD: &str = "register at the first boot, by --firstboot; the oper
 pub const REFUSED: &[Refused] = &[
     Refused { elsewhere: true, ..refused("attach", true, DISK, DISK_INSTEAD) },
     refused("attach-format", true, DISK, DISK_INSTEAD),
-    Refused { short: Some('c'), ..refused("connect", true, LIBVIRT, LIBVIRT_INSTEAD) },
-    Refused { short: Some('d'), ..refused("domain", true, LIBVIRT, LIBVIRT_INSTEAD) },
     refused("expand", false, EXPAND, EXPAND_INSTEAD),
-    refused("no-shutdown", false, RUNNING, RUNNING_INSTEAD),
     refused("inject-blnsvr", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-qemu-ga", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-virtio-win", true, WINDOWS, WINDOWS_INSTEAD),
+    refused(
+        "no-shutdown",
+        false,
+        "a running guest has to be copied at one point in time, which guestseal does not do yet",
+        "shut the domain down, or have it shut down: --shutdown",
+    ),
     refused("sm-attach", true, RHSM, RHSM_INSTEAD),
     refused("sm-credentials", true, RHSM, RHSM_INSTEAD),
     refused("sm-register", false, RHSM, RHSM_INSTEAD),
@@ -207,6 +204,16 @@ const GENERAL: &[(&str, Answer, &str)] = &[
         "-a, --add, --image FILE",
         Better,
         "the image is locked, worked on in an overlay and written back in one step; a URI is refused with exit code 6: remote disks are not there yet",
+    ),
+    (
+        "-c, --connect URI",
+        Same,
+        "of this host only: a domain of another host has its disks there, and is refused with exit code 6",
+    ),
+    (
+        "-d, --domain DOMAIN",
+        Better,
+        "refused with exit code 3 while it runs, is paused or saved, where `--shutdown` asks it to shut down and waits; read-only, shared and removable disks are left alone with a note; the record has its name and UUID",
     ),
     ("--color, --colors, --colour, --colours", Same, "`--color=auto|always|never`; without a value, always"),
     (
@@ -373,10 +380,9 @@ pub fn reference() -> String {
         rows.push((format!("--{} {}", step.name, step.form).trim().to_owned(), answer, how.to_owned()));
     }
     for refused in REFUSED {
-        let short = refused.short.map(|short| format!("-{short}, ")).unwrap_or_default();
         let value = if refused.takes_value { " VALUE" } else { "" };
         let how = format!("{}; {}", refused.reason, refused.instead);
-        rows.push((format!("{short}--{}{value}", refused.name), Answer::Refused, how));
+        rows.push((format!("--{}{value}", refused.name), Answer::Refused, how));
     }
     let bare =
         |option: &str| option.trim_start_matches(|letter: char| !letter.is_ascii_alphabetic()).to_owned();

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Left;
+use crate::domain;
 use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
@@ -98,6 +99,9 @@ pub struct Seal {
     pub finished: String,
     /// What went in: name, format, sizes; a list of these for a guest with several disks.
     pub input: serde_json::Value,
+    /// The domain of libvirt whose disks they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<domain::Identity>,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
     /// Filesystems that were repaired before.

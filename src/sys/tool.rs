@@ -55,6 +55,7 @@ fn package_of(program: &str) -> &'static str {
         "qemu-system-x86_64" => {
             "qemu-system-x86 (Debian, Ubuntu), qemu-system-x86-core (Fedora), qemu-kvm (RHEL) or qemu-x86 (SUSE)"
         }
+        "virsh" => "libvirt-clients (Debian, Ubuntu) or libvirt-client (Fedora, RHEL, SUSE)",
         "bwrap" => "bubblewrap",
         "modprobe" => "kmod",
         "xz" => "xz-utils (Debian, Ubuntu) or xz",

@@ -10,7 +10,7 @@ use crate::common::{has_tool, require};
 use crate::{PROGRAM, guestseal, guestseal_in, start};
 
 /// What the command line alone decides: arguments, exit code, words of the error, whether it says what to do.
-const WRONG: [(&[&str], i32, &str, bool); 60] = [
+const WRONG: [(&[&str], i32, &str, bool); 71] = [
     (&[], 2, "no image is named", true),
     (&["seal"], 2, "no image is named", true),
     (&["inspect"], 2, "<IMAGE>", false),
@@ -33,7 +33,18 @@ const WRONG: [(&[&str], i32, &str, bool); 60] = [
         true,
     ),
     (&["--sm-register", "x.img"], 6, "--sm-register is not done: it runs subscription-manager", true),
-    (&["-d", "domain"], 6, "--domain is not done", true),
+    (&["-d", "web", "-d", "db"], 2, "one domain at a time", true),
+    (&["-d", "web", "x.img"], 2, "either by -d or by its images", false),
+    (&["inspect", "-d", "web", "-a", "x.img"], 2, "either by -d or by its images", false),
+    (&["verify", "-d", "web", "--format", "raw"], 2, "--format does not go with -d", false),
+    (&["-d", ""], 2, "-d needs the name of a domain", true),
+    (&["-c", "test:///default", "x.img"], 2, "-c says where a domain is", true),
+    (&["-c", "esx://root:secret@host", "-d", "web"], 2, "has a password in it", true),
+    (&["--shutdown", "x.img"], 2, "--shutdown asks a domain", true),
+    (&["--shutdown-timeout", "9", "-d", "web"], 2, "--shutdown", false),
+    (&["-d", "web", "--shutdown", "--shutdown-timeout", "0"], 2, "--shutdown-timeout", false),
+    (&["-d", "web", "--no-shutdown"], 6, "--no-shutdown is not done", true),
+    (&["--tree", "missing", "-d", "web"], 2, "--domain <DOMAIN>", false),
     (&["inspect", "--sm-register", "x.img"], 6, "--sm-register is not done", true),
     (&["--format", "raw", "--format", "qcow2", "x.img"], 2, "--format is given more than once", true),
     (&["-a", "missing.img", "-a", "b.img"], 1, "cannot find the image missing.img", false),

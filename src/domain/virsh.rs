@@ -1,0 +1,118 @@
+//! libvirt, asked through virsh(1). Domains and volumes are named behind `--`, so no name is taken for an option.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sys::child::Exit;
+use crate::sys::tool::Tool;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest answer, in bytes: the definition of a machine with hundreds of devices has some hundred KiB.
+const ANSWER_LIMIT: u64 = 4 << 20;
+/// What virsh says when the time for an event is over; in the C locale.
+const NO_EVENT: &str = "event loop timed out";
+
+/// How to reach libvirt.
+#[derive(Debug, Clone, Default)]
+pub struct Libvirt {
+    /// The URI; libvirt's own choice when there is none.
+    pub uri: Option<String>,
+    /// What virsh needs of the environment: where the user's own libvirt and its settings are.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Libvirt {
+    /// The URI of the connection, as libvirt has it.
+    ///
+    /// # Errors
+    /// When there is no virsh ([`crate::ErrorKind::HostLacks`]), or libvirt does not answer.
+    pub fn connect(&self) -> Result<String> {
+        let (exit, answer) = self.run(&["uri"], &[], PATIENCE)?;
+        exit.success().map_err(|error| {
+            let to = self.uri.as_ref().map_or_else(String::new, |uri| format!(" at {uri}"));
+            Error::failed(format!("cannot connect to libvirt{to}"))
+                .caused_by(error)
+                .hint("name the connection that has the domain by -c, such as -c qemu:///system; its daemon must run")
+        })?;
+        Ok(answer.trim().to_owned())
+    }
+
+    /// The answer of a command about a domain.
+    ///
+    /// # Errors
+    /// When virsh cannot be run, fails, or takes too long.
+    pub fn ask(&self, command: &[&str], about: &[&str]) -> Result<String> {
+        let (exit, answer) = self.run(command, about, PATIENCE)?;
+        exit.success().map(|()| answer)
+    }
+
+    /// The definition that a domain has when it is started next; none when there is no such domain.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`].
+    pub fn definition(&self, domain: &str) -> Result<Option<String>> {
+        let (exit, answer) = self.run(&["dumpxml", "--inactive"], &[domain], PATIENCE)?;
+        if !exit.status.success() && exit.stderr.contains("failed to get domain") {
+            return Ok(None);
+        }
+        exit.success().map(|()| Some(answer))
+    }
+
+    /// The names of all domains.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`].
+    pub fn names(&self) -> Result<Vec<String>> {
+        let answer = self.ask(&["list", "--all", "--name"], &[])?;
+        Ok(answer.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Where a volume of a pool is.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`].
+    pub fn volume(&self, pool: &str, volume: &str) -> Result<PathBuf> {
+        // One word, so that a pool's name is no option either.
+        let answer = self.ask(&["vol-path", &format!("--pool={pool}")], &[volume]).map_err(|error| {
+            Error::failed(format!("cannot find the volume {volume} of the pool {pool}"))
+                .caused_by(error)
+                .hint(format!("the pool must be started: virsh pool-start {pool}"))
+        })?;
+        Ok(answer.trim_end_matches('\n').into())
+    }
+
+    /// Waits until something happens to the domain with this UUID; false when nothing does within `patience`.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`]; also when this libvirt does not tell of events.
+    pub fn event(&self, uuid: &str, patience: Duration) -> Result<bool> {
+        let seconds = patience.as_secs().max(1).to_string();
+        let words = ["event", "--domain", uuid, "--event", "lifecycle", "--timeout", &seconds];
+        let (exit, answer) = self.run(&words, &[], patience + PATIENCE)?;
+        if exit.status.success() {
+            return Ok(true);
+        }
+        if answer.contains(NO_EVENT) || exit.stderr.contains(NO_EVENT) {
+            return Ok(false);
+        }
+        exit.success().map(|()| true)
+    }
+
+    fn run(&self, command: &[&str], about: &[&str], patience: Duration) -> Result<(Exit, String)> {
+        let mut virsh = Tool::find("virsh")?.spawn().within(patience).arg("-q");
+        for (name, value) in &self.environment {
+            virsh = virsh.env(name, value);
+        }
+        if let Some(uri) = &self.uri {
+            virsh = virsh.arg("-c").arg(uri);
+        }
+        let words = virsh.args(command).args((!about.is_empty()).then_some("--")).args(about);
+        let (exit, answer) = words.output(ANSWER_LIMIT)?;
+        let answer = String::from_utf8(answer).map_err(|_| Error::failed("virsh prints no UTF-8"))?;
+        Ok((exit, answer))
+    }
+}
