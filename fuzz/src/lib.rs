@@ -15,6 +15,7 @@ pub type Target = fn(&[u8]);
 /// All targets by their names.
 pub const TARGETS: [(&str, Target); 16] = [
     ("accounts", targets::accounts::run),
+    ("domain", targets::domain::run),
     ("fstab", targets::fstab::run),
     ("glob", targets::glob::run),
     ("gpt", targets::tables::gpt),

@@ -1,6 +1,7 @@
 //! The targets, one file for each kind of input.
 
 pub(crate) mod accounts;
+pub(crate) mod domain;
 pub(crate) mod fstab;
 pub(crate) mod glob;
 pub(crate) mod image;

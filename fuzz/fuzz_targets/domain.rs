@@ -1,0 +1,3 @@
+#![no_main]
+
+guestseal_fuzz::program!("domain");
