@@ -214,7 +214,7 @@ fn each_wrong_value_is_refused_before_the_image_is_opened() {
         (&["--add", "network:dhcp", "--add", "network:dhcp:interface=eth0"], "each needs its interface"),
         (&["--append-line", "/etc/hosts"], "--append-line needs FILE:LINE"),
         (&["--chmod", "755:/x"], "write 0755"),
-        (&["--edit", "/x:tr/a/b/"], "`tr`"),
+        (&["--edit", "/x:system(\"ls\")"], "`system`"),
         (&["--mkdir", "relative"], "starts with `/`"),
         (&["--upload", "missing:/x"], "missing"),
         (&["--copy-in", "missing:/x"], "missing"),

@@ -91,7 +91,8 @@ fn without(text: &str, name: &str) -> String {
     let mut continued = false;
     let mut left = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        if !continued {
+        let within = continued;
+        if !within {
             let words = words(line);
             match words.first() {
                 Some(&"iface") => inside = words.get(1) == Some(&name),
@@ -101,7 +102,7 @@ fn without(text: &str, name: &str) -> String {
         }
         continued = line.trim_end().ends_with('\\');
         let comment = line.trim_start().starts_with('#') || line.trim().is_empty();
-        let started = words(line) == ["auto", name];
+        let started = !within && words(line) == ["auto", name];
         if !started && (!inside || (comment && !continued)) {
             left += line;
         }
