@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Findings, Note, View, look, meets};
+use crate::action::{Findings, Note, Settings, View, look, meets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest::GuestRoot;
 use crate::guest::change::{Change, Supply, Verb};
@@ -117,7 +117,7 @@ fn planned_steps(operations: &[Planned]) -> impl Iterator<Item = (usize, &Planne
     operations.iter().enumerate().filter(move |(_, planned)| steps(planned))
 }
 
-/// Looks once more, when all is done: what an operation finds now is what the customisation has brought.
+/// Looks once more, when all is done, as `verify` will: what an operation finds now is what the customisation has brought.
 fn tell_what_is_left(
     operations: &[Planned],
     (root, guest): (&GuestRoot, &Guest),
@@ -128,7 +128,8 @@ fn tell_what_is_left(
     let looks =
         |planned: &&Planned| planned.settings.passwords.is_empty() && planned.settings.uuids.is_none();
     for planned in operations.iter().filter(looks) {
-        let view = View { root, guest, settings: &planned.settings };
+        let settings = Settings { recorded: true, ..planned.settings.clone() };
+        let view = View { root, guest, settings: &settings };
         if planned.operation.actions.iter().any(Action::is_step) || !meets(&planned.operation.when, view)? {
             continue;
         }

@@ -171,6 +171,18 @@ fn steps_behind_the_host_name_see_it_and_those_before_do_not() {
     run(GUESTSEAL, [Path::new("verify"), &place.image()]).expect(0);
 }
 
+/// What is looked at again behind the steps must not miss what went before them.
+#[test]
+fn an_account_that_was_removed_is_not_missed_behind_the_steps() {
+    if !ready() {
+        return;
+    }
+    let place = Place::new("arch");
+    let line = "--operations defaults,user-account --remove-user-accounts alice --write /etc/motd:hello";
+    place.call(&format!("virt-sysprep {line}")).expect(0);
+    run(GUESTSEAL, [Path::new("verify"), &place.image()]).expect(0);
+}
+
 #[test]
 fn each_form_of_a_password_is_set() {
     if !ready() {
