@@ -7,13 +7,15 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::sys::users::{locker, loops_over};
+use crate::sys::uevent::Uevents;
+use crate::sys::users::{LoopUser, locker, loops_over};
 
 /// What qemu does: permissions 0 (read) to 3 (resize), with room for those to come.
 const QEMU_USES: RangeInclusive<i64> = 100..=107;
@@ -25,6 +27,9 @@ const QEMU_FORBIDS_WRITES: i64 = 201;
 const QEMU_FORBIDS_RESIZES: i64 = 203;
 /// Out of the range of qemu's bytes; held exclusively by a guestseal that writes, shared by those that read.
 const GUESTSEAL: i64 = 0x6773;
+
+/// How long a loop device that was let go may be held open by those who only look at it.
+const GOING: Duration = Duration::from_secs(2);
 
 /// What the run is going to do with the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,14 +168,30 @@ impl LockedImage {
                 ))));
             }
         }
-        let mut loops = loops_over(&self.file, path)?.into_iter().filter(|user| alone || !user.read_only);
-        Ok(loops.next().map(|user| {
+        Ok(self.attached(path, alone)?.map(|user| {
             let device = user.device.display();
             Conflict {
                 who: format!("this host has it attached to {device}"),
                 hint: format!("unmount what is on it, then: losetup -d {device}"),
             }
         }))
+    }
+
+    /// The loop device over the image. One that was let go is waited for: it goes with its last opener, and udev opens each
+    /// that changes.
+    fn attached(&self, path: &Path, alone: bool) -> Result<Option<LoopUser>> {
+        let look = || {
+            let mut users = loops_over(&self.file, path)?.into_iter();
+            Ok(users.find(|user| alone || !user.read_only))
+        };
+        let found = look()?;
+        if !found.as_ref().is_some_and(|user| user.is_going) {
+            return Ok(found);
+        }
+        let settled = Uevents::listen()?.until(GOING, || {
+            Ok(Some(look()?).filter(|found| !found.as_ref().is_some_and(|user| user.is_going)))
+        })?;
+        settled.map_or_else(look, Ok)
     }
 
     fn name(&self, bytes: &RangeInclusive<i64>) -> String {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::ioctl::loop_backing;
@@ -16,6 +16,8 @@ pub struct LoopUser {
     pub device: PathBuf,
     /// Whether nothing is written through it.
     pub read_only: bool,
+    /// Whether it will be detached when whoever has it open closes it: it was let go, and nothing on it is mounted.
+    pub is_going: bool,
 }
 
 /// What tells a file from all others: device and inode, for a block device its own number.
@@ -90,9 +92,15 @@ pub fn loops_over(file: &File, path: &Path) -> Result<Vec<LoopUser>> {
         let device = Path::new("/dev").join(name);
         let is_over = is_backed_by(&device, Path::new(backing.trim_end_matches('\n')), wanted, path);
         let read_only = fs::read_to_string(block.join("ro")).is_ok_and(|flag| flag.trim() == "1");
-        is_over.then_some(LoopUser { device, read_only })
+        let autoclear = fs::read_to_string(block.join("loop/autoclear")).is_ok_and(|flag| flag.trim() == "1");
+        is_over.then(|| LoopUser { is_going: autoclear && is_unclaimed(&device), device, read_only })
     });
     Ok(users.collect())
+}
+
+/// Whether nothing on the device is mounted, and nobody else has it to himself (open(2), `O_EXCL`).
+fn is_unclaimed(device: &Path) -> bool {
+    File::options().read(true).custom_flags(nix::libc::O_EXCL).open(device).is_ok()
 }
 
 /// The path that /sys has may be one of another mount namespace. Then the device itself is asked, but only when the

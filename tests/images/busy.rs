@@ -357,6 +357,30 @@ fn a_loop_device_of_this_host() {
     stage.guestseal("seal").expect(0);
 }
 
+/// umount(8) and losetup(8) let a loop device go, and it goes with its last opener, who may only look at it.
+#[test]
+fn a_loop_device_that_is_about_to_go() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::copy(&guest("arch").image);
+    for (seconds, code) in [(0.5, 0), (30.0, 3)] {
+        let device = tool("losetup", [Path::new("--show"), Path::new("-f"), &stage.image]).trim().to_owned();
+        let opened = std::fs::File::open(&device).unwrap();
+        tool("losetup", ["-d", &device]);
+        let (held, end) = std::sync::mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            let _ = end.recv_timeout(Duration::from_secs_f64(seconds));
+            drop(opened);
+        });
+        let ran = stage.guestseal("seal").expect(code);
+        assert!(code == 0 || ran.stderr.contains(&device), "{ran:#?}");
+        drop(held);
+        holder.join().unwrap();
+    }
+    nothing_left(stage.folder(), Duration::ZERO);
+}
+
 /// The path that the kernel tells of is one of another mount namespace.
 #[test]
 fn a_loop_device_made_elsewhere() {
