@@ -16,7 +16,7 @@ use crate::guest::change::{Change, Supply, Verb};
 use crate::guest::path_serde;
 use crate::inspect::guest::Guest;
 use crate::operation::schema::Action;
-use crate::plan::{Planned, STEPS};
+use crate::plan::Planned;
 use crate::report::{Event, FileReport, Observer, OperationReport, Outcome, Silent, Tally};
 
 /// Whether to change the guest or only to look.
@@ -104,17 +104,13 @@ pub fn apply(
         let again = reports.iter().any(|report| report.name == planned.operation.name);
         reports.push(run.operation(planned, view, again).map_err(|error| in_operation(planned, error))?);
     }
+    let mut done = operations.iter().zip(&reports);
     let is_customised =
-        planned_steps(operations).any(|(number, _)| reports[number].outcome == Outcome::Changed);
+        done.any(|(planned, report)| planned.is_customisation() && report.outcome == Outcome::Changed);
     if mode == Mode::Change && is_customised {
         tell_what_is_left(operations, (root, guest), host)?;
     }
     Ok(reports)
-}
-
-fn planned_steps(operations: &[Planned]) -> impl Iterator<Item = (usize, &Planned)> {
-    let steps = |planned: &Planned| STEPS.iter().any(|(name, _)| *name == planned.operation.name);
-    operations.iter().enumerate().filter(move |(_, planned)| steps(planned))
 }
 
 /// Looks once more, when all is done, as `verify` will: what an operation finds now is what the customisation has brought.
@@ -125,12 +121,14 @@ fn tell_what_is_left(
 ) -> Result<()> {
     let mut left = BTreeSet::new();
     // Those with a secret or with volumes to write do the same once more whenever they look.
-    let looks =
-        |planned: &&Planned| planned.settings.passwords.is_empty() && planned.settings.uuids.is_none();
+    let looks = |planned: &&Planned| {
+        let Settings { passwords, uuids, .. } = &planned.settings;
+        passwords.is_empty() && uuids.is_none() && !planned.operation.actions.iter().any(Action::is_step)
+    };
     for planned in operations.iter().filter(looks) {
         let settings = Settings { recorded: true, ..planned.settings.clone() };
         let view = View { root, guest, settings: &settings };
-        if planned.operation.actions.iter().any(Action::is_step) || !meets(&planned.operation.when, view)? {
+        if !meets(&planned.operation.when, view)? {
             continue;
         }
         for action in &planned.operation.actions {

@@ -89,6 +89,13 @@ pub struct Planned {
     pub sources: Vec<Source>,
 }
 
+impl Planned {
+    /// Whether it does steps of the customisation.
+    pub fn is_customisation(&self) -> bool {
+        STEPS.iter().any(|(name, _)| *name == self.operation.name)
+    }
+}
+
 /// The parameters that were given, by operation and name.
 #[derive(Debug, Default)]
 pub struct Parameters {
@@ -128,13 +135,12 @@ pub fn with_parameters(selection: &Selection<'_>, parameters: &Parameters) -> Re
 /// Repeats behind the customisation what removes the traces of programs, when it runs programs of the guest: their logs and
 /// caches, and the keys and ids that packages make when they are installed, are no less those of the template.
 pub fn with_traces_removed(operations: &mut Vec<Planned>) {
-    let is_step = |planned: &Planned| STEPS.iter().any(|(name, _)| *name == planned.operation.name);
     let runs =
         |planned: &&Planned| planned.operation.actions.iter().any(|action| Terms::of(action).is_some());
-    if !operations.iter().filter(|planned| is_step(planned)).any(|planned| runs(&planned)) {
+    if !operations.iter().filter(|planned| planned.is_customisation()).any(|planned| runs(&planned)) {
         return;
     }
-    let Some(last) = operations.iter().rposition(is_step) else { return };
+    let Some(last) = operations.iter().rposition(Planned::is_customisation) else { return };
     let again: Vec<Planned> =
         operations[..last].iter().filter(|planned| planned.operation.after_programs).cloned().collect();
     operations.splice(last + 1..last + 1, again);
