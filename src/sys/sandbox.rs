@@ -123,8 +123,8 @@ impl Sandbox<'_> {
         // What they are, and the words before and behind each one's descriptor.
         let mut files: Vec<(Vec<u8>, &[&str], &str)> =
             vec![(script.into_bytes(), &["--perms", "0700", "--ro-bind-data"], SCRIPT)];
-        let place = resolver_place(self.root);
-        if let (Some(network), Some(place)) = (self.network, &place) {
+        let place = self.network.and_then(|network| Some((network, resolver_place(self.root)?)));
+        if let Some((network, place)) = &place {
             files.push((network.resolver.clone(), &["--perms", "0644", "--ro-bind-data"], place));
         }
         for filter in refusals::filters()? {

@@ -91,9 +91,12 @@ pub fn loops_over(file: &File, path: &Path) -> Result<Vec<LoopUser>> {
         let backing = fs::read_to_string(block.join("loop/backing_file")).ok()?;
         let device = Path::new("/dev").join(name);
         let is_over = is_backed_by(&device, Path::new(backing.trim_end_matches('\n')), wanted, path);
-        let read_only = fs::read_to_string(block.join("ro")).is_ok_and(|flag| flag.trim() == "1");
-        let autoclear = fs::read_to_string(block.join("loop/autoclear")).is_ok_and(|flag| flag.trim() == "1");
-        is_over.then(|| LoopUser { is_going: autoclear && is_unclaimed(&device), device, read_only })
+        let is_set = |flag: &str| fs::read_to_string(block.join(flag)).is_ok_and(|flag| flag.trim() == "1");
+        is_over.then(|| LoopUser {
+            read_only: is_set("ro"),
+            is_going: is_set("loop/autoclear") && is_unclaimed(&device),
+            device,
+        })
     });
     Ok(users.collect())
 }
