@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 use super::{Findings, View, find, meets};
 use crate::error::{Context, Result};
 use crate::guest::FileKind;
-use crate::guest::change::{Change, Content, NewFile};
+use crate::guest::change::Change;
 use crate::operation::schema::Edit;
 
 pub(super) fn edit(verb: &Edit, view: View<'_>) -> Result<Findings> {
@@ -21,8 +21,7 @@ pub(super) fn edit(verb: &Edit, view: View<'_>) -> Result<Findings> {
         let Some(entry) = entry.filter(|entry| entry.kind == FileKind::File) else { continue };
         let Some(content) = view.root.read(&entry.path)? else { continue };
         if let Some(content) = script.run(&content) {
-            let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-            findings.changes.push(Change::Replace { path: entry.path, content: Content(content), new });
+            findings.changes.push(Change::rewrite(entry, content));
         }
     }
     Ok(findings)

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Findings, View, find};
 use crate::error::{Context, Error, Result};
 use crate::guest::accounts::{LoginDefs, Shadow};
-use crate::guest::change::{Change, Content, NewFile};
+use crate::guest::change::Change;
 use crate::guest::password::{CryptClues, Scheme, libcrypt_knows_yescrypt};
 
 const HINT: &str = "look at the file in the guest, or seal without setting passwords";
@@ -44,8 +44,7 @@ pub(super) fn set(view: View<'_>) -> Result<Findings> {
     if content == old {
         return Ok(Findings::default());
     }
-    let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-    Ok(vec![Change::Replace { path: entry.path, content: Content(content), new }].into())
+    Ok(vec![Change::rewrite(entry, content)].into())
 }
 
 fn scheme(view: View<'_>, shadow: &Shadow) -> Result<Scheme> {

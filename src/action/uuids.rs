@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Findings, View, find};
 use crate::error::{Context, Error, Result};
-use crate::guest::change::{Change, Content, NewFile};
+use crate::guest::change::{Change, Content};
 use crate::guest::{Entry, FileKind};
 use crate::operation::schema::NewUuids;
 use crate::uuids::initramfs::{self, Mended};
@@ -83,8 +83,7 @@ fn mend_file(entry: &Entry, mender: &Mender, view: View<'_>, findings: &mut Find
         findings.note(entry.path.clone(), "it is no text, and names an old UUID");
         return Ok(());
     }
-    let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-    findings.changes.push(Change::Replace { path: entry.path.clone(), content: Content(mended), new });
+    findings.changes.push(Change::rewrite(entry.clone(), mended));
     Ok(())
 }
 

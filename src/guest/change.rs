@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileKind, GuestRoot};
+use super::{Entry, FileKind, GuestRoot};
 use crate::error::{Error, Result};
 
 /// One change to the guest that an action found necessary.
@@ -165,6 +165,11 @@ impl NewFile {
     pub fn root(mode: u32) -> Self {
         Self { mode, uid: 0, gid: 0 }
     }
+
+    /// As this file is.
+    pub fn like(entry: &Entry) -> Self {
+        Self { mode: entry.mode, uid: entry.uid, gid: entry.gid }
+    }
 }
 
 /// The name of a change for people and machines.
@@ -185,6 +190,12 @@ pub enum Verb {
 }
 
 impl Change {
+    /// Gives a file that is there this content.
+    pub fn rewrite(entry: Entry, content: Vec<u8>) -> Self {
+        let new = NewFile::like(&entry);
+        Self::Replace { path: entry.path, content: Content(content), new }
+    }
+
     /// The file it is about.
     pub fn path(&self) -> &Path {
         match self {

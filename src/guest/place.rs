@@ -108,7 +108,7 @@ impl GuestRoot {
     fn copy_one(&self, from: &Path, to: &Path) -> Result<()> {
         let failed = || format!("cannot copy {} to {} in the guest", from.display(), to.display());
         let entry = self.lookup(from)?.ok_or_else(|| gone(from))?;
-        let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+        let new = NewFile::like(&entry);
         match entry.kind {
             FileKind::Folder => {
                 self.make_folder(to, new)?;

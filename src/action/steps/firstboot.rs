@@ -142,8 +142,7 @@ fn init_script(view: View<'_>) -> Result<Vec<Change>> {
     if let Some(entry) = view.root.resolve(Path::new(PARALLEL))?
         && let Some(text) = with_target(&view.root.read_text(PARALLEL)?)
     {
-        let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-        changes.push(Change::Replace { path: entry.path, content: Content(text.into_bytes()), new });
+        changes.push(Change::rewrite(entry, text.into_bytes()));
     }
     Ok(changes)
 }

@@ -40,8 +40,7 @@ pub(super) fn substitute(step: &Substitute, view: View<'_>) -> Result<Findings> 
     if new == content {
         return Ok(Findings::default());
     }
-    let owner = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-    Ok(vec![Change::Replace { path: entry.path, content: Content(new), new: owner }].into())
+    Ok(vec![Change::rewrite(entry, new)].into())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::action::{Findings, View, find};
 use crate::error::Result;
 use crate::guest::FileKind;
 use crate::guest::accounts::{LoginDefs, Passwd};
-use crate::guest::change::{Change, Content, NewFile};
+use crate::guest::change::Change;
 use crate::guest::glob::KeepSet;
 
 pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
@@ -52,12 +52,7 @@ pub(in crate::action) fn remove(view: View<'_>) -> Result<Findings> {
     sudo_rules(&plan, view, &mut findings)?;
     for file in &plan.files {
         let Some(entry) = view.root.resolve(Path::new(file.path))? else { continue };
-        let new = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-        findings.changes.push(Change::Replace {
-            path: entry.path,
-            content: Content(file.content.to_vec()),
-            new,
-        });
+        findings.changes.push(Change::rewrite(entry, file.content.to_vec()));
     }
     Ok(findings)
 }
@@ -123,8 +118,7 @@ fn sudo_rules(plan: &RemovalPlan, view: View<'_>, findings: &mut Findings) -> Re
             findings.note(entry.path.clone(), "it names a removed account: look at it");
         }
         if new != old {
-            let owner = NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-            findings.changes.push(Change::Replace { path: entry.path, content: Content(new), new: owner });
+            findings.changes.push(Change::rewrite(entry, new));
         }
     }
     Ok(())

@@ -47,8 +47,8 @@ impl Files {
             let Some(bytes) = view.root.read(Path::new(path))? else { return Ok(None) };
             let entry = view.root.resolve(Path::new(path))?;
             old.extend(entry.map(|entry| Old {
+                new: NewFile::like(&entry),
                 path: entry.path,
-                new: NewFile { mode: entry.mode, uid: entry.uid, gid: entry.gid },
                 bytes: Zeroizing::new(bytes.clone()),
             }));
             Ok(Some(bytes))
