@@ -11,6 +11,7 @@ mod machine_id;
 mod network;
 mod passwords;
 mod programs;
+pub mod random_seed;
 mod ssh_keys;
 mod steps;
 mod timezone;
@@ -153,6 +154,7 @@ pub fn look(action: &Action, view: View<'_>) -> Result<Findings> {
         Action::Detect(detect) => data::detect(detect, view),
         Action::Edit(edit) => edit::edit(edit, view),
         Action::MachineId(id) => machine_id::reset(id, view),
+        Action::RandomSeed(seed) => random_seed::give(seed, view),
         Action::SshdHostKeys(_) => ssh_keys::remove_configured(view),
         Action::RegenerateSshHostKeys(_) => ssh_keys::regenerate(view),
         Action::Hostname(_) => hostname::set(view),

@@ -126,6 +126,8 @@ pub const BUILTIN: &[(&str, &str)] = embed! {
     "puppet-data-log"
     "qemu-ga"
     "random-seed"
+    "random-seed-new"
+    "random-seed-place"
     "resolv-conf"
     "rh-subscription-manager"
     "rhn-systemid"

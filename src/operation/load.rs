@@ -159,7 +159,7 @@ mod tests {
         let schema = json_schema();
         assert_eq!(schema["additionalProperties"], false);
         let verbs = schema["$defs"]["Action"]["oneOf"].as_array().expect("one schema a verb");
-        assert_eq!(verbs.len(), 39);
+        assert_eq!(verbs.len(), 40);
         assert_eq!(schema["$defs"]["Remove"]["additionalProperties"], false);
     }
 
