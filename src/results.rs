@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
@@ -23,19 +23,21 @@ use crate::sys::interrupt;
 pub struct Files {
     /// Working overlays, with the journals of those that are committed; none with `--in-place`.
     overlays: Vec<(Overlay, Option<NamelessFile>)>,
-    output: Option<NamelessFile>,
+    /// The new file of each disk, with `--output`.
+    outputs: Vec<NamelessFile>,
     record: PendingRecord,
 }
 
 impl Files {
-    /// Makes them: in the folders of the images, or of the new file `sealed`, which is the first image otherwise.
+    /// Makes them: in the folders of what is `sealed`, the images or new files.
     ///
     /// # Errors
     /// When a folder cannot be written, or something stands in the way.
-    pub fn make(plan: &Plan, images: &[Image], sealed: &Path) -> Result<Self> {
-        let record = PendingRecord::prepare(sealed)?;
-        let (mut output, mut overlays) = (None, Vec::new());
-        for image in images {
+    pub fn make(plan: &Plan, images: &[Image], sealed: &[PathBuf]) -> Result<Self> {
+        let [first, ..] = sealed else { return Err(Error::usage("no image is named")) };
+        let record = PendingRecord::prepare(first)?;
+        let (mut outputs, mut overlays) = (Vec::new(), Vec::new());
+        for (image, sealed) in images.iter().zip(sealed) {
             match plan.commit {
                 CommitMode::InPlace => {}
                 CommitMode::Overlay => {
@@ -46,12 +48,12 @@ impl Files {
                 }
                 CommitMode::Output { .. } => {
                     let folder = folder_of(sealed);
-                    output = Some(NamelessFile::make(folder, image.mode()?)?);
+                    outputs.push(NamelessFile::make(folder, image.mode()?)?);
                     overlays.push((Overlay::make(image, folder)?, None));
                 }
             }
         }
-        Ok(Self { overlays, output, record })
+        Ok(Self { overlays, outputs, record })
     }
 
     /// The working overlay of each image; none with `--in-place`.
@@ -66,31 +68,42 @@ impl Files {
     pub fn commit(
         self,
         plan: &Plan,
-        (images, sealed): (&[Image], &Path),
+        (images, sealed): (&[Image], &[PathBuf]),
         mut statement: SealRecord,
         observer: &mut dyn Observer,
     ) -> Result<Committed> {
-        let Self { mut overlays, output, record } = self;
-        match plan.commit {
+        let Self { mut overlays, mut outputs, record } = self;
+        match &plan.commit {
             CommitMode::Overlay => {
                 // What has begun is better finished: signals wait.
                 let _hold = interrupt::hold();
                 let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
                 let pending = Pending::begin(&mut overlays, images, (record_text, plan.digest))?;
-                finish(pending, sealed, record, observer)
+                finish(pending, &images[0].path, record, observer)
             }
-            CommitMode::Output { .. } => {
-                let ([image], [(overlay, _)], Some(mut output)) = (images, overlays.as_slice(), output)
-                else {
-                    return Err(Error::usage("--output takes one image at a time"));
-                };
-                let container = commit::into_new_file(overlay, image, &output, &plan.commit)?;
+            CommitMode::Output { format, compress, .. } => {
+                let mut containers = Vec::new();
+                for (((overlay, _), image), new) in
+                    overlays.iter().zip(images).zip(outputs.iter().zip(sealed))
+                {
+                    let (output, path) = new;
+                    let (to, how) = ((output, path.as_path()), (*format, *compress));
+                    containers.extend(commit::into_new_file(overlay, image, to, how)?);
+                }
+                let container = container::sum(containers);
                 statement.set_container(container.as_ref());
-                let files = [(output.file(), sealed)];
+                let files: Vec<_> = outputs
+                    .iter()
+                    .zip(sealed)
+                    .map(|(output, path)| (output.file(), path.as_path()))
+                    .collect();
                 let (record, disks) = hashed(plan, &files, statement, record, observer)?;
                 interrupt::check_before("giving the new file its name")?;
                 let _hold = interrupt::hold();
-                output.name_over(sealed.file_name().unwrap_or_default())?;
+                // The first, beside which the record is, comes last.
+                for (output, path) in outputs.iter_mut().zip(sealed).rev() {
+                    output.name_over(path.file_name().unwrap_or_default())?;
+                }
                 fault::point(Point::OutputNamed)?;
                 Ok(Committed { record: record.name()?, disks, container })
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::statvfs::statvfs;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::apply::{Left, Mode};
@@ -24,6 +24,7 @@ use crate::image::info::{Image, ImageFacts};
 use crate::image::live::DiskFiles;
 use crate::image::lock::{LockedImage, Use};
 use crate::image::nameless::{folder_of, sweep};
+use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::image::qcow2::CLUSTER;
 use crate::isolate::protocol::Finish;
@@ -86,14 +87,6 @@ pub struct SealReport {
     pub phases: Vec<Phase>,
 }
 
-/// The facts of one image by themselves, those of several as a list.
-pub(crate) fn one_or_all<S: Serializer>(facts: &[ImageFacts], serializer: S) -> Result<S::Ok, S::Error> {
-    match facts {
-        [one] => one.serialize(serializer),
-        all => all.serialize(serializer),
-    }
-}
-
 /// Seals one guest.
 ///
 /// # Errors
@@ -110,18 +103,14 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     };
     let images = open_images(plan, usage, observer)?;
     fault::point(Point::Locked)?;
-    let sealed = sealed_path(plan, &images)?;
-    for path in images[1..].iter().map(|image| image.path.as_path()).chain([sealed.as_path()]) {
-        sweep(folder_of(path))?;
-    }
+    let mut sealed = sealed_paths(plan, &images)?;
+    sealed.iter().try_for_each(|path| sweep(folder_of(path)))?;
     // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet, and
     // names are given within one mount only.
     let files = Files::make(plan, &images, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &images, &files.overlays(), observer).map_err(|error| {
-        let others = images[1..].iter().map(|image| folder_of(&image.path));
-        about_room(error, std::iter::once(folder_of(&sealed)).chain(others))
-    })?;
+    let applied = apply_to_guest(plan, &images, &files.overlays(), observer)
+        .map_err(|error| about_room(error, sealed.iter().map(|path| folder_of(path))))?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
@@ -140,12 +129,13 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
             "{} bytes of the file that hold nothing of its disk are not zero",
             container.bytes_nonzero
         );
-        return Err(Error::new(ErrorKind::Found, what).within(format!("{} is sealed, but", sealed.display())));
+        let image = sealed[0].display();
+        return Err(Error::new(ErrorKind::Found, what).within(format!("{image} is sealed, but")));
     }
     Ok(SealReport {
         domain: identity(plan),
         input,
-        image: sealed,
+        image: sealed.swap_remove(0),
         disks,
         record,
         attached,
@@ -277,18 +267,23 @@ fn identity(plan: &Plan) -> Option<domain::Identity> {
 }
 
 /// The record, but for the digest.
-fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, started: String) -> SealRecord {
+fn statement(
+    plan: &Plan,
+    images: &[Image],
+    applied: &Applied,
+    sealed: &[PathBuf],
+    started: String,
+) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.edited.operations);
     let facts: Vec<_> = images.iter().map(Image::facts).collect();
-    let subject = |path: &Path| Subject {
+    let subject = |path: &PathBuf| Subject {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: BTreeMap::new(),
     };
-    let others = images[1..].iter().map(|image| image.path.as_path());
     SealRecord {
         statement_type: STATEMENT_TYPE.into(),
-        subject: std::iter::once(sealed).chain(others).map(subject).collect(),
+        subject: sealed.iter().map(subject).collect(),
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
             tool_version: env!("CARGO_PKG_VERSION").into(),
@@ -308,15 +303,29 @@ fn statement(plan: &Plan, images: &[Image], applied: &Applied, sealed: &Path, st
             attached_because: Some(applied.attached.reason.clone()),
             confinement: Some(applied.edited.confinement.clone()),
             commit: json!(plan.commit),
+            template: None,
         },
     }
 }
 
-/// Where the record stands beside: the new file, or the first image.
-fn sealed_path(plan: &Plan, images: &[Image]) -> Result<PathBuf> {
-    let Some(image) = images.first() else { return Err(Error::usage("no image is named")) };
-    let CommitMode::Output { path, .. } = &plan.commit else { return Ok(image.path.clone()) };
-    if path.canonicalize().is_ok_and(|path| path == image.path) {
+/// What is sealed of each disk: its image, or the new file. The record stands beside the first.
+fn sealed_paths(plan: &Plan, images: &[Image]) -> Result<Vec<PathBuf>> {
+    if images.is_empty() {
+        return Err(Error::usage("no image is named"));
+    }
+    let CommitMode::Output { paths, .. } = &plan.commit else {
+        return Ok(images.iter().map(|image| image.path.clone()).collect());
+    };
+    if paths.len() != images.len() {
+        return Err(Error::usage(format!("{} new files are named for {} disks", paths.len(), images.len())));
+    }
+    paths.iter().try_for_each(|path| check_new(path, images))?;
+    Ok(paths.clone())
+}
+
+/// Refuses a new file that cannot be one.
+fn check_new(path: &Path, images: &[Image]) -> Result<()> {
+    if path.canonicalize().is_ok_and(|path| images.iter().any(|image| image.path == path)) {
         return Err(Error::usage("--output names the image itself")
             .hint("leave --output out to seal the image itself"));
     }
@@ -328,7 +337,7 @@ fn sealed_path(plan: &Plan, images: &[Image]) -> Result<PathBuf> {
         // What is replaced may be the image of another running guest.
         LockedImage::open(path, Use::Commit)?;
     }
-    Ok(path.clone())
+    Ok(())
 }
 
 pub(crate) fn now() -> String {

@@ -8,18 +8,21 @@ use serde::Serialize;
 
 use crate::apply::Mode;
 use crate::attach::Way;
+use crate::disk::{FsState, Storage, Volume};
 use crate::erase::SwapFile;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
-use crate::error::{Error, Result, both};
+use crate::error::{Context, Error, Result, both};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
 use crate::image::nameless::folder_of;
+use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::image::past::Past;
+use crate::inspect::layout::volume_name;
 use crate::isolate::Isolation;
 use crate::isolate::host::finished;
 use crate::isolate::protocol::Finish;
@@ -30,7 +33,7 @@ use crate::plan::{Plan, Planned, recorded};
 use crate::record::{SealRecord, Subject, digest, disks, without_left};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::seal::{one_or_all, specs};
+use crate::seal::specs;
 use crate::session::{Handling, Inspection, choose_way};
 use crate::site::{Finished, Site, Where};
 use crate::sys::confine::Confinement;
@@ -194,6 +197,9 @@ pub struct Verdict {
     /// Whether those of all images do; none when the record has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest_matches: Option<bool>,
+    /// Filesystems that were mounted after the sealing, a sentence each: a machine ran on the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounted: Vec<String>,
     /// Operations whose work is no longer true, with what is back.
     pub found: Vec<OperationReport>,
     /// Operations that cannot be judged without the secret they were given.
@@ -244,7 +250,8 @@ pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observe
         let of = |outcome: Outcome| seen.operations.iter().filter(move |report| report.outcome == outcome);
         verdict.unsure = of(Outcome::Unsure).map(|report| report.name.clone()).collect();
         verdict.found = without_left(&seen.operations, &seal.left);
-        verdict.sealed &= verdict.found.is_empty();
+        verdict.mounted = mounted_after(&seal.finished, &seen.inspection.storage)?;
+        verdict.sealed &= verdict.found.is_empty() && verdict.mounted.is_empty();
         Ok(verdict)
     };
     judge(observer).map_err(|error| blame(&images, error))
@@ -263,6 +270,29 @@ fn digests(
         matches.push(same.transpose()?);
     }
     Ok(matches)
+}
+
+/// Filesystems that were mounted for writing after the image was sealed, or were not unmounted since.
+fn mounted_after(finished: &str, storage: &Storage) -> Result<Vec<String>> {
+    let finished: jiff::Timestamp =
+        finished.parse().context(|| format!("the record says no time: {finished:?}"))?;
+    let sentence = |volume: &Volume| {
+        let superblock = volume.superblock.as_ref()?;
+        let (name, content) = (volume_name(volume), superblock.content);
+        if content.is_linux_filesystem() && superblock.state == FsState::NeedsRecovery {
+            return Some(format!("the {content} on {name} was mounted, and not unmounted"));
+        }
+        let mounted = superblock.mounted?;
+        // The record has whole seconds, and so has the filesystem.
+        let later = mounted.seconds > finished.as_second() + 1;
+        let when = jiff::Timestamp::from_second(mounted.seconds).ok()?;
+        later.then(|| {
+            format!(
+                "the {content} on {name} was mounted at {when}, which is after it was sealed at {finished}"
+            )
+        })
+    };
+    Ok(storage.volumes.iter().filter_map(sentence).collect())
 }
 
 /// A guest with a disk that is not its own may not even be understood.
@@ -340,6 +370,7 @@ fn verdict(
         sealed: clean && digest_matches != Some(false),
         moving,
         digest_matches,
+        mounted: Vec::new(),
         found: Vec::new(),
         unsure: Vec::new(),
         erasure,

@@ -206,9 +206,11 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
             .hint("leave --output out, and keep a copy of the images"));
     }
     let commit = match &args.output {
-        Some(path) => {
-            CommitMode::Output { path: path.clone(), format: args.output_format, compress: args.compress }
-        }
+        Some(path) => CommitMode::Output {
+            paths: vec![path.clone()],
+            format: args.output_format,
+            compress: args.compress,
+        },
         None if args.in_place => CommitMode::InPlace,
         None => CommitMode::Overlay,
     };

@@ -15,6 +15,7 @@ use super::info::Image;
 use super::journal::{self, Entry, FirstEntry};
 use super::lock::LockedImage;
 use super::nameless::NamelessFile;
+use super::one_or_all;
 use super::overlay::Overlay;
 use super::part::{Part, overlay_path, remove_all};
 use super::past;
@@ -30,11 +31,12 @@ pub enum CommitMode {
     Overlay,
     /// Write the result to a new file; the image is only read.
     Output {
-        /// The new file.
-        path: PathBuf,
-        /// Its format; the image's own when none is said.
+        /// The new file of each disk; the first says where the record is.
+        #[serde(rename = "path", serialize_with = "one_or_all")]
+        paths: Vec<PathBuf>,
+        /// Their format; the images' own when none is said.
         format: Option<Format>,
-        /// Whether its clusters are compressed.
+        /// Whether their clusters are compressed.
         compress: bool,
     },
     /// Write into the image from the start, for those who keep their own copy.
@@ -292,15 +294,12 @@ pub fn clean_in_place(image: &Image) -> Result<Option<ContainerErasure>> {
 pub fn into_new_file(
     overlay: &Overlay,
     image: &Image,
-    output: &NamelessFile,
-    plan: &CommitMode,
+    (output, path): (&NamelessFile, &Path),
+    (format, compress): (Option<Format>, bool),
 ) -> Result<Option<ContainerErasure>> {
-    let CommitMode::Output { path, format, compress } = plan else {
-        return Err(Error::failed("no new file is planned"));
-    };
     let format = format.unwrap_or(image.format);
     let mut convert = Tool::find("qemu-img")?.spawn().args(["convert", "-q", "-O", format.driver()]);
-    if *compress {
+    if compress {
         convert = convert.arg("-c");
     }
     let (exit, _) =
