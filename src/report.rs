@@ -19,6 +19,7 @@ use crate::guest::path_serde;
 pub enum Stage {
     ShuttingDown,
     OpeningImages,
+    Cloning,
     PreparingMachine,
     StartingMachine,
     Attaching,
@@ -42,6 +43,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::ShuttingDown => "waiting for the guest to shut down",
             Self::OpeningImages => "opening the images",
+            Self::Cloning => "making the clone",
             Self::PreparingMachine => "preparing a virtual machine",
             Self::StartingMachine => "starting the virtual machine",
             Self::Attaching => "attaching the disks",

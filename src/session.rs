@@ -14,6 +14,7 @@ use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, prove};
 use crate::error::{Error, Result, all, both, both_values};
 use crate::fault::{self, Point};
+use crate::guest::GuestRoot;
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::inspect::guest::Guest;
@@ -230,6 +231,11 @@ impl Session {
     #[must_use]
     pub fn blame(&self, error: Error) -> Error {
         self.attachment.blame(error)
+    }
+
+    /// The guest's files.
+    pub fn root(&self) -> &GuestRoot {
+        self.tree.root()
     }
 
     /// What is known of the guest, and the folder of the host at which it is mounted.

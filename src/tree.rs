@@ -232,6 +232,7 @@ fn finish(
             attached_because: None,
             confinement: Some(edited.confinement.clone()),
             commit: json!({ "mode": WAY }),
+            template: None,
         },
     };
     let record = record.write(&statement)?.name()?;

@@ -252,6 +252,7 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
             printer
                 .warning(&format!("{} is not the file that was sealed: its digest differs", image.display()));
         }
+        verdict.mounted.iter().for_each(|sentence| printer.warning(sentence));
         describe_found(&verdict.found, &verdict.unsure, printer);
         let (good, bad) = if args.residue {
             ("nothing deleted can be read back", "deleted data can be read back")

@@ -152,6 +152,16 @@ pub enum FsState {
     Unknown,
 }
 
+/// When a filesystem was last mounted for writing, as `struct ext4_super_block` of the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LastMount {
+    /// By the clock of whoever mounted it: seconds since 1970 (`s_mtime`).
+    pub seconds: i64,
+    /// How often it was, since it was checked last (`s_mnt_count`).
+    pub count: u16,
+}
+
 /// What the superblock of a volume says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -168,6 +178,9 @@ pub struct Superblock {
     pub total_bytes: Option<u64>,
     /// In what state it was left.
     pub state: FsState,
+    /// When it was last mounted for writing; only ext says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounted: Option<LastMount>,
     /// Whether the superblock's own checksum is wrong: the kernel will refuse it.
     pub damaged: bool,
     /// Whether this swap space holds a suspended system (`S1SUSPEND` and its kin).
@@ -198,6 +211,7 @@ impl Superblock {
             block_size: None,
             total_bytes: None,
             state: FsState::Unknown,
+            mounted: None,
             damaged: false,
             hibernated: false,
             needs_other_device: false,

@@ -21,7 +21,7 @@ mod table;
 mod testing;
 pub mod thin;
 
-pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, Superblock};
+pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, LastMount, Superblock};
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
 pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;

@@ -162,6 +162,8 @@ fn fixed_ranges(format: Format, overlay: &File) -> Result<Vec<(u64, u64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::qcow2_write::Thin;
+    use std::collections::BTreeMap;
     use std::io::Write;
 
     fn file(bytes: &[u8]) -> File {
@@ -172,7 +174,14 @@ mod tests {
 
     fn overlay() -> File {
         let mut file = tempfile::tempfile().unwrap();
-        qcow2::write_overlay(&mut file, 4 << 20, "/x", "raw", 0).unwrap();
+        let thin = Thin {
+            virtual_bytes: 4 << 20,
+            backing_file: "/x",
+            backing_format: "raw",
+            mark: Some(0),
+            template: None,
+        };
+        thin.write(&mut file, &BTreeMap::new()).unwrap();
         file
     }
 

@@ -29,7 +29,7 @@ pub struct Live {
 /// # Errors
 /// When a file cannot be read.
 pub fn live(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Live>> {
-    if !image.chain.is_empty() {
+    if !image.chain.is_empty() || overlay.is_some_and(Overlay::is_copy) {
         return Ok(None);
     }
     let (overlay, replaced) = match overlay {
@@ -59,7 +59,8 @@ impl DiskFiles {
     /// # Errors
     /// When a file cannot be kept open.
     pub fn of(image: &Image, overlay: Option<&Overlay>) -> Result<Option<Self>> {
-        if !image.chain.is_empty() || !matches!(image.format, Format::Raw | Format::Qcow2) {
+        let elsewhere = !image.chain.is_empty() || overlay.is_some_and(Overlay::is_copy);
+        if elsewhere || !matches!(image.format, Format::Raw | Format::Qcow2) {
             return Ok(None);
         }
         let keep = |file: &File| file.try_clone().context(|| "cannot keep the image open");

@@ -1,21 +1,25 @@
-//! The working overlay: a qcow2 file over the image that takes all writes of the run. It has no name, so that nothing
-//! is left of it when the run is killed; only the commit gives it one.
+//! The file that takes all writes of the run: a qcow2 file over the image, or a copy of it. It has no name, so that nothing
+//! is left of it when the run is killed; only the commit gives it one, or who made it of a template.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::format::Format;
 use super::identity::Identity;
 use super::info::Image;
 use super::nameless::NamelessFile;
-use super::qcow2;
+use super::qcow2_write::Thin;
 use crate::error::{Context, Error, Result};
 
 /// The overlay of one run.
 #[derive(Debug)]
 pub struct Overlay {
     file: NamelessFile,
+    /// The format of a file that has nothing below it.
+    copy: Option<Format>,
 }
 
 impl Overlay {
@@ -33,15 +37,35 @@ impl Overlay {
         })?;
         let file = NamelessFile::make(folder, 0o600)?;
         let mut bytes = file.file();
-        qcow2::write_overlay(
-            &mut bytes,
-            image.virtual_bytes.next_multiple_of(512),
-            name,
-            image.format.driver(),
-            Identity::of(image.lock.file())?.inode,
-        )
-        .and_then(|()| bytes.flush().context(failed))?;
-        Ok(Self { file })
+        let thin = Thin {
+            virtual_bytes: image.virtual_bytes.next_multiple_of(512),
+            backing_file: name,
+            backing_format: image.format.driver(),
+            mark: Some(Identity::of(image.lock.file())?.inode),
+            template: None,
+        };
+        thin.write(&mut bytes, &BTreeMap::new()).and_then(|()| bytes.flush().context(failed))?;
+        Ok(Self { file, copy: None })
+    }
+
+    /// A file that is an overlay over an image already.
+    pub fn over(file: NamelessFile) -> Self {
+        Self { file, copy: None }
+    }
+
+    /// A copy of an image, which is not below it.
+    pub fn copy(file: NamelessFile, format: Format) -> Self {
+        Self { file, copy: Some(format) }
+    }
+
+    /// Whether the image is not below it.
+    pub fn is_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Its file, which is what it was all about where it is a clone.
+    pub fn into_file(self) -> NamelessFile {
+        self.file
     }
 
     /// The overlay's own file.
@@ -65,17 +89,28 @@ impl Overlay {
     /// qemu's node for the overlay over the image. What the guest's zeroes and discards free is given back to the
     /// host's filesystem; flushes wait for the commit, because until then the overlay may be lost without harm.
     pub fn node(&self, image: &Image) -> Value {
-        node(&self.path(), &image.node(true))
+        match self.copy {
+            None => node(&self.path(), &image.node(true)),
+            Some(format) => alone(&self.path(), format),
+        }
     }
 }
 
 /// The same for the file of an overlay and a node of the image below it.
 pub(super) fn node(overlay: &str, image: &Value) -> Value {
-    json!({
-        "driver": "qcow2", "discard": "unmap", "detect-zeroes": "unmap",
-        "file": {
-            "driver": "file", "filename": overlay, "discard": "unmap", "cache": { "no-flush": true },
-        },
-        "backing": image,
-    })
+    let mut node = alone(overlay, Format::Qcow2);
+    node["backing"] = image.clone();
+    node
+}
+
+/// A file of the run by itself.
+fn alone(path: &str, format: Format) -> Value {
+    let mut node = json!({
+        "driver": format.driver(), "discard": "unmap", "detect-zeroes": "unmap",
+        "file": { "driver": "file", "filename": path, "discard": "unmap", "cache": { "no-flush": true } },
+    });
+    if format.may_have_backing() {
+        node["backing"] = Value::Null;
+    }
+    node
 }

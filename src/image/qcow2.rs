@@ -1,25 +1,26 @@
-//! The qcow2 header, read with suspicion and written for the working overlay. By the format's specification,
+//! The qcow2 header, read with suspicion. By the format's specification,
 //! docs/interop/qcow2.rst of qemu.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 
-use super::qcow2_geometry::L1_LIMIT;
 use crate::disk::number::{be32, be64};
 use crate::error::{Context, Error, Result};
 
-const MAGIC: u32 = 0x5146_49fb;
+pub(super) const MAGIC: u32 = 0x5146_49fb;
 /// Length of a cluster of the overlays that guestseal makes, in bytes.
 pub const CLUSTER: u64 = 65536;
 /// The bits of a table entry that hold an offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
+pub(super) const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 /// The bit of the autoclear features that says that the bitmaps are in force.
 const AUTOCLEAR_BITMAPS: u64 = 1;
 /// guestseal's own header extension: which image an overlay is for. Programs skip extensions that they do not know.
-const EXTENSION_MARK: u32 = 0x6773_6c31;
-/// Length of its data in bytes.
-const MARK_BYTES: usize = 8;
+pub(super) const EXTENSION_MARK: u32 = 0x6773_6c31;
+/// The same of a clone: which template it was made of.
+pub(super) const EXTENSION_TEMPLATE: u32 = 0x6773_7431;
+/// Length of the mark in bytes.
+pub(super) const MARK_BYTES: usize = 8;
 
 /// What a qcow2 header says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Header {
     pub head: Vec<(u64, u64)>,
     /// Of an overlay that guestseal made: the inode number of its image.
     pub mark: Option<u64>,
+    /// Of a clone that guestseal made: the sha256 of the record of its template.
+    pub template: Option<[u8; 32]>,
 }
 
 /// Reads the header of a qcow2 image, version 2 or 3.
@@ -119,10 +122,14 @@ pub fn read_header<R: Read + Seek>(image: &mut R) -> Result<Header> {
         header.backing_format = Some(String::from_utf8_lossy(&name).into_owned());
     }
     if let Some((at, length)) = extension(EXTENSION_MARK)
-        && length == length32(MARK_BYTES)?
+        && usize::try_from(length).is_ok_and(|length| length == MARK_BYTES)
     {
         let mark = read_at(image, at, length).map_err(cut)?;
         header.mark = Some(be64(&mark, 0));
+    }
+    if let Some((at, 32)) = extension(EXTENSION_TEMPLATE) {
+        let digest = read_at(image, at, 32).map_err(cut)?;
+        header.template = <[u8; 32]>::try_from(digest).ok();
     }
     Ok(header)
 }
@@ -143,7 +150,7 @@ struct Extensions {
 }
 
 fn extensions<R: Read + Seek>(image: &mut R, from: u64, end: u64) -> std::io::Result<Extensions> {
-    const KNOWN: [u32; 3] = [EXTENSION_BACKING_FORMAT, EXTENSION_BITMAPS, EXTENSION_MARK];
+    const KNOWN: [u32; 4] = [EXTENSION_BACKING_FORMAT, EXTENSION_BITMAPS, EXTENSION_MARK, EXTENSION_TEMPLATE];
     let (mut at, mut found) = (from, Vec::<(u32, (u64, u32))>::new());
     while at + 8 <= end {
         let head = read_at(image, at, 8)?;
@@ -171,79 +178,8 @@ pub fn held_clusters<R: Read + Seek>(overlay: &mut R, clusters: u64) -> Result<V
     if l2_at == 0 {
         return Ok(none);
     }
-    let l2 = read_at(overlay, l2_at, length32(none.len() * 8)?).context(failed)?;
+    let l2 = read_at(overlay, l2_at, u32::try_from(none.len() * 8).context(failed)?).context(failed)?;
     Ok(l2.chunks_exact(8).map(|entry| be64(entry, 0) != 0).collect())
-}
-
-/// Writes an empty overlay over `backing_file` (an absolute path) of the format `backing_format`; `mark` is the inode
-/// number of that file.
-///
-/// # Errors
-/// When it cannot be written, the disk is too large for a qcow2 with 64 KiB clusters (2 PiB), or the name too long.
-pub fn write_overlay<W: Write + Seek>(
-    overlay: &mut W,
-    virtual_bytes: u64,
-    backing_file: &str,
-    backing_format: &str,
-    mark: u64,
-) -> Result<()> {
-    // An L2 table is one cluster of 8-byte entries, each a cluster of data.
-    let l1_entries = virtual_bytes.div_ceil(CLUSTER / 8 * CLUSTER).max(1);
-    if l1_entries * 8 > L1_LIMIT {
-        return Err(Error::unsupported(format!(
-            "a disk of {virtual_bytes} bytes is too large for a working overlay"
-        ))
-        .hint("if that length is right, seal a copy of your own: --in-place"));
-    }
-    if backing_file.len() > 1023 || !backing_file.starts_with('/') {
-        return Err(Error::unsupported(
-            "the image's absolute path has more than 1023 bytes, which qcow2 cannot hold",
-        )
-        .hint("move the image to a folder nearer to the root"));
-    }
-    let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER);
-    let clusters = 3 + l1_clusters;
-    let l1_entries = u32::try_from(l1_entries).context(|| "the L1 table is too large")?;
-    let mut head = Vec::new();
-    for word in [MAGIC, 3] {
-        head.extend(word.to_be_bytes());
-    }
-    let name_at = 104 + 8 + backing_format.len().next_multiple_of(8) + 8 + MARK_BYTES + 8;
-    head.extend((name_at as u64).to_be_bytes());
-    head.extend(length32(backing_file.len())?.to_be_bytes());
-    head.extend(16u32.to_be_bytes());
-    head.extend(virtual_bytes.to_be_bytes());
-    head.extend(0u32.to_be_bytes());
-    head.extend(l1_entries.to_be_bytes());
-    head.extend((3 * CLUSTER).to_be_bytes());
-    head.extend(CLUSTER.to_be_bytes());
-    head.extend(1u32.to_be_bytes());
-    head.extend([0; 4 + 8 + 24]);
-    head.extend(4u32.to_be_bytes());
-    head.extend(104u32.to_be_bytes());
-    head.extend(EXTENSION_BACKING_FORMAT.to_be_bytes());
-    head.extend(length32(backing_format.len())?.to_be_bytes());
-    head.extend(backing_format.as_bytes());
-    head.resize(head.len().next_multiple_of(8), 0);
-    head.extend(EXTENSION_MARK.to_be_bytes());
-    head.extend(length32(MARK_BYTES)?.to_be_bytes());
-    head.extend(mark.to_be_bytes());
-    head.resize(name_at, 0);
-    head.extend(backing_file.as_bytes());
-
-    let table = (2 * CLUSTER).to_be_bytes();
-    let counts = [0u8, 1].repeat(usize::try_from(clusters).context(|| "too many clusters")?);
-    let mut put =
-        |at: u64, bytes: &[u8]| overlay.seek(SeekFrom::Start(at)).and_then(|_| overlay.write_all(bytes));
-    put(0, &head)
-        .and_then(|()| put(CLUSTER, &table))
-        .and_then(|()| put(2 * CLUSTER, &counts))
-        .and_then(|()| put(clusters * CLUSTER - 1, &[0]))
-        .context(|| "cannot write the working overlay")
-}
-
-fn length32(length: usize) -> Result<u32> {
-    u32::try_from(length).context(|| "a name is too long")
 }
 
 #[cfg(test)]
@@ -253,28 +189,7 @@ mod tests {
     use std::io::Cursor;
 
     fn overlay() -> Vec<u8> {
-        let mut file = Cursor::new(Vec::new());
-        write_overlay(&mut file, 3 << 30, "/srv/a guest.qcow2", "qcow2", 77).unwrap();
-        file.into_inner()
-    }
-
-    #[test]
-    fn an_overlay_says_what_it_was_given() {
-        let header = read_header(&mut Cursor::new(overlay())).unwrap();
-        assert_eq!(header.virtual_bytes, 3 << 30);
-        assert_eq!(header.backing_file.as_deref(), Some("/srv/a guest.qcow2"));
-        assert_eq!(header.mark, Some(77));
-        assert!(!header.dirty && !header.external_data && header.snapshots == 0);
-    }
-
-    #[test]
-    fn an_overlay_is_whole() {
-        crate::image::qcow2_tables::check(&mut Cursor::new(overlay())).unwrap();
-    }
-
-    #[test]
-    fn too_large_a_disk_is_refused() {
-        assert!(write_overlay(&mut Cursor::new(Vec::new()), 1 << 60, "/x", "raw", 0).is_err());
+        crate::image::qcow2_write::tests::overlay()
     }
 
     proptest! {

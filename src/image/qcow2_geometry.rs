@@ -64,6 +64,19 @@ pub(super) enum Place {
     Zeros,
 }
 
+/// Where a byte of the disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Located {
+    /// Here in the file, and what follows up to the end of its cluster behind it.
+    At(u64),
+    /// Nowhere: it reads as zero.
+    Zeros,
+    /// Not in this file: it is that of the file below, or zero without one.
+    Nowhere,
+    /// Compressed, or one of a cluster that is there in parts.
+    Otherwise,
+}
+
 impl Geometry {
     pub(super) fn read<R: Read + Seek>(image: &mut R) -> Result<Self> {
         let end = image.seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
@@ -137,6 +150,23 @@ impl Geometry {
             }
         }
         Ok(())
+    }
+
+    /// Where a byte of the disk is in the file.
+    pub(super) fn locate<R: Read + Seek>(&self, image: &mut R, at: u64) -> Result<Located> {
+        let covered = self.covered();
+        let tables = self.l1(image, at / covered, at / covered + 1)?;
+        let Some((_, table)) = tables.first() else { return Ok(Located::Nowhere) };
+        let entry = table + at % covered / self.cluster() * self.entry();
+        let entry = read_at(image, entry, self.entry()).map_err(|error| cut().caused_by(error))?;
+        Ok(match self.place(&entry) {
+            None => Located::Nowhere,
+            Some(Place::Zeros) => Located::Zeros,
+            Some(Place::Cluster { at: cluster, live: u32::MAX }) => {
+                Located::At(cluster + at % self.cluster())
+            }
+            Some(_) => Located::Otherwise,
+        })
     }
 
     /// The L2 tables that entries of the L1 table name, with the numbers of these entries.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod file_place;
 pub mod guest;
 pub mod layout;
 mod mounts;

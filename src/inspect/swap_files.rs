@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use super::file_place::innermost;
 use crate::disk::fstab::{self, Source};
 use crate::disk::{Content, probe};
 use crate::erase::SwapFile;
@@ -29,9 +30,7 @@ pub fn swap_files(root: &GuestRoot, layout: &GuestLayout) -> Result<Vec<SwapFile
         if content.is_none_or(|content| content.content != Content::Swap) {
             continue;
         }
-        // The innermost filesystem that the path is in.
-        let places = layout.others.iter().filter(|place| real.path.starts_with(&place.point));
-        let place = places.max_by_key(|place| place.point.components().count()).unwrap_or(&layout.root);
+        let place = innermost(layout, &real.path);
         let extents = match swap::file_extents(&file) {
             Ok(swap::Place::Volume(extents)) => Ok(extents),
             // The filesystem has this one device.

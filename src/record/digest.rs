@@ -17,6 +17,11 @@ use crate::sys::interrupt;
 
 const BLOCK: usize = 1 << 20;
 
+/// The digest of bytes, lower-case hexadecimal.
+pub fn of_bytes(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 /// Hashes an open file, which `path` names for people; the result is lower-case hexadecimal.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 
 pub mod digest;
 pub mod disks;
+pub mod template;
 pub mod tree;
 
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ pub struct SealedContainer {
 }
 
 /// A file and its digest.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// The file's name without folders.
     pub name: String,
@@ -127,6 +128,9 @@ pub struct Seal {
     pub confinement: Option<Confinement>,
     /// How the result became permanent.
     pub commit: serde_json::Value,
+    /// Of a template: what is known of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<template::TemplateFacts>,
 }
 
 /// One operation in the record.
@@ -240,6 +244,14 @@ impl WrittenRecord {
 /// # Errors
 /// When there is none, or it is no record of guestseal.
 pub fn load(image: &Path) -> Result<SealRecord> {
+    load_with_text(image).map(|(record, _)| record)
+}
+
+/// The same with the bytes of its file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_text(image: &Path) -> Result<(SealRecord, Vec<u8>)> {
     use std::io::Read;
     let path = path_of(image);
     let failed = || format!("cannot read the record {}", path.display());
@@ -252,7 +264,8 @@ pub fn load(image: &Path) -> Result<SealRecord> {
                     is beside the first")
         },
     )?;
-    parse(&text).map_err(|error| error.within(failed()))
+    let record = parse(&text).map_err(|error| error.within(failed()))?;
+    Ok((record, text))
 }
 
 /// Reads a record from its text.

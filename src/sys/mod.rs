@@ -17,6 +17,7 @@ pub mod partitions;
 pub mod plain;
 pub mod privilege;
 pub mod qmp;
+pub mod reflink;
 mod refusals;
 pub mod sandbox;
 pub mod tool;

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek};
 
 use crate::disk::bytes::{Block, Window};
-use crate::disk::content::{Content, ExtFeatures, FsState, Superblock};
+use crate::disk::content::{Content, ExtFeatures, FsState, LastMount, Superblock};
 use crate::disk::crc::crc32c;
 
 const OFFSET: u64 = 1024;
@@ -48,6 +48,10 @@ pub(super) fn ext<R: Read + Seek>(window: &mut Window<'_, R>) -> io::Result<Opti
             block_size: Some(block_size),
             total_bytes: blocks(&sb, features).checked_mul(block_size.into()),
             state: state(&sb, features),
+            mounted: Some(LastMount {
+                seconds: i64::from(sb.le32(44)) | i64::from(sb.u8(629)) << 32,
+                count: sb.le16(52),
+            }),
             needs_other_device: features.has_journal() && sb.le32(224) == 0 && sb.le32(228) != 0,
             ext: Some(features),
             ..Superblock::new(content(features))

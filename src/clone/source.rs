@@ -1,0 +1,97 @@
+//! The template of a clone, opened: locked against whoever would change it, and known to be what was sealed.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use super::How;
+use crate::action::random_seed::{SEED_BYTES, place};
+use crate::error::{Error, Result};
+use crate::image::format::Format;
+use crate::image::info::Image;
+use crate::image::lock::Use;
+use crate::image::past::Past;
+use crate::record::template::SeedPlace;
+use crate::report::{Event, Observer};
+use crate::template::Template;
+use crate::template::store::{Store, check_name};
+
+/// A template that clones are made of.
+#[derive(Debug)]
+pub struct Source {
+    /// It.
+    pub template: Template,
+    /// Its disks, locked for reading.
+    pub images: Vec<Image>,
+    /// Where clones get their seeds.
+    pub(super) seed: Option<SeedPlace>,
+}
+
+impl Source {
+    /// Finds a template by its name in the store or, when it has a slash or a dot in it and is no name there, by the path of
+    /// its image; locks it, and sees to it that it is still sealed. With `force` one that is not is taken all the same.
+    ///
+    /// # Errors
+    /// A usage error when there is none; [`crate::ErrorKind::Found`] when it is not sealed any more, busy when somebody
+    /// writes to it.
+    pub fn open(store: &Store, wanted: &Path, force: bool, observer: &mut dyn Observer) -> Result<Self> {
+        let template = find(store, wanted)?;
+        let open = |(disk, path): (usize, &PathBuf)| {
+            Image::open(path, template.format(disk), Use::Read, Past::default())
+        };
+        let images = template.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
+        let files: Vec<_> = images.iter().map(|image| image.lock.file()).collect();
+        match template.must_be_sealed(&files, observer) {
+            Err(error) if force => {
+                observer.event(Event::Warning(&format!("{error}: cloned all the same")));
+            }
+            judged => judged?,
+        }
+        let seed = usable_seed(&template, &images)?;
+        Ok(Self { template, images, seed })
+    }
+
+    /// The format of a clone.
+    pub(super) fn format_of(&self, how: How) -> Format {
+        match how {
+            How::Thin { .. } => Format::Qcow2,
+            How::Full { format, .. } => {
+                format.or_else(|| self.images.first().map(|image| image.format)).unwrap_or(Format::Qcow2)
+            }
+        }
+    }
+
+    /// The images of a clone whose first has this path: NAME.qcow2, NAME-1.qcow2, and so on.
+    pub(super) fn paths_of_clone(&self, first: &Path) -> Vec<PathBuf> {
+        let stem = first.file_stem().unwrap_or_default().to_string_lossy();
+        let end = first.extension().map_or_else(String::new, |end| format!(".{}", end.to_string_lossy()));
+        let path = |disk: usize| match disk {
+            0 => first.to_path_buf(),
+            _ => first.with_file_name(format!("{stem}-{disk}{end}")),
+        };
+        (0..self.images.len()).map(path).collect()
+    }
+}
+
+fn find(store: &Store, wanted: &Path) -> Result<Template> {
+    let name = wanted.to_str().filter(|name| check_name(name).is_ok());
+    if let Some(name) = name {
+        let found = store.find(name);
+        if found.is_ok() || !wanted.is_file() {
+            return found;
+        }
+    }
+    if !wanted.exists() {
+        return Err(Error::usage(format!("there is neither a template nor an image {}", wanted.display()))
+            .hint("guestseal template list shows the templates"));
+    }
+    Template::of_image(wanted)
+}
+
+/// The place for seeds that the record names, if what is there is what was put there.
+fn usable_seed(template: &Template, images: &[Image]) -> Result<Option<SeedPlace>> {
+    let Some(seed) = template.facts().and_then(|facts| facts.seed) else { return Ok(None) };
+    let Some(image) = images.get(seed.disk) else { return Ok(None) };
+    let there = image.peek(seed.offset, SEED_BYTES as u64)?;
+    Ok((there.as_deref() == Some(&place()[..])).then_some(seed))
+}
