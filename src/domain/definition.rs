@@ -1,17 +1,14 @@
-//! A domain's definition: what libvirt's XML says of its disks. Pure over text. A document type, and with it every entity of
-//! its own, is refused; elements and attributes of other namespaces are other programs' own and not looked at.
+//! A domain's definition: what libvirt's XML says of its disks. Pure over text.
 //! <https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms>
 
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::Node;
 
-use crate::error::{Context, Error, ErrorKind, Result};
-
-/// The most elements, texts and comments that a definition has: a large one has some thousands.
-const NODES: u32 = 200_000;
+use super::xml::{NODES, attribute, child, children, document, domain, is, malformed};
+use crate::error::{Error, Result};
 
 /// What a definition says that matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +19,8 @@ pub struct Definition {
     pub uuid: String,
     /// Its disks, in libvirt's order.
     pub disks: Vec<Disk>,
+    /// The addresses of its network interfaces, in small letters.
+    pub macs: Vec<String>,
 }
 
 /// One `<disk>`.
@@ -85,23 +84,59 @@ pub enum Source {
 /// Reads what `virsh dumpxml` prints.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] when it is no such XML or contradicts itself.
+/// [`crate::ErrorKind::Unsupported`] when it is no such XML or contradicts itself.
 pub fn parse(text: &str) -> Result<Definition> {
-    let options = ParsingOptions { nodes_limit: NODES, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options)
-        .context_kind(ErrorKind::Unsupported, || "the domain's definition is no XML that can be read")?;
-    let domain = document.root_element();
-    if !is(domain, "domain") {
-        return Err(malformed("it does not begin with <domain>"));
-    }
+    of(domain(&document(text, NODES)?)?)
+}
+
+/// Reads the definitions of several domains, one behind the other.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_all(texts: &str) -> Result<Vec<Definition>> {
+    // As one document: no line of a definition can be taken for the begin of another.
+    let all = format!("<all>{texts}</all>");
+    let document = document(&all, u32::MAX)?;
+    children(document.root_element(), "domain").map(of).collect()
+}
+
+fn of(domain: Node<'_, '_>) -> Result<Definition> {
     let name = text_of(domain, "name")?;
     let uuid = text_of(domain, "uuid")?.to_ascii_lowercase();
     if !is_uuid(&uuid) {
         return Err(malformed("its UUID is none"));
     }
-    let devices = child(domain, "devices")?;
-    let disks = devices.into_iter().flat_map(|devices| devices.children()).filter(|node| is(*node, "disk"));
-    Ok(Definition { name, uuid, disks: disks.map(disk).collect::<Result<_>>()? })
+    let devices = devices(domain)?;
+    let of_type = |name| devices.into_iter().flat_map(move |devices| children(devices, name));
+    let mac = |interface| Some(attribute(child(interface, "mac").ok()??, "address")?.to_ascii_lowercase());
+    let macs = of_type("interface").filter_map(mac).collect();
+    Ok(Definition { name, uuid, disks: of_type("disk").map(disk).collect::<Result<_>>()?, macs })
+}
+
+/// The name alone, which a definition that has no UUID yet has too.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn name(text: &str) -> Result<String> {
+    text_of(domain(&document(text, NODES)?)?, "name")
+}
+
+/// Whether a domain's firmware keeps variables in a file.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn has_nvram(text: &str) -> Result<bool> {
+    let document = document(text, NODES)?;
+    let os = child(domain(&document)?, "os")?;
+    Ok(os.is_some_and(|os| os.children().any(|node| is(node, "nvram") || is(node, "varstore"))))
+}
+
+/// The devices of a domain.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] when it has them twice.
+pub(super) fn devices<'a, 'i>(domain: Node<'a, 'i>) -> Result<Option<Node<'a, 'i>>> {
+    child(domain, "devices")
 }
 
 /// Whether this is a UUID as libvirt prints it.
@@ -110,7 +145,11 @@ pub(super) fn is_uuid(text: &str) -> bool {
     lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
-fn disk(node: Node<'_, '_>) -> Result<Disk> {
+/// What a `<disk>` says.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] when it contradicts itself.
+pub(super) fn disk(node: Node<'_, '_>) -> Result<Disk> {
     let target = child(node, "target")?;
     let name = target.and_then(|target| attribute(target, "dev")).unwrap_or_default();
     let about = |error: Error| error.within(format!("cannot understand the disk {name:?}"));
@@ -147,36 +186,12 @@ fn place(disk: Node<'_, '_>, source: Option<Node<'_, '_>>) -> Result<Source> {
     })
 }
 
-fn is(node: Node<'_, '_>, name: &str) -> bool {
-    node.is_element() && node.tag_name().namespace().is_none() && node.tag_name().name() == name
-}
-
-/// The only child of this name.
-fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Result<Option<Node<'a, 'i>>> {
-    let mut found = node.children().filter(|child| is(*child, name));
-    match (found.next(), found.next()) {
-        (first, None) => Ok(first),
-        _ => Err(malformed(&format!("it has more than one <{name}>"))),
-    }
-}
-
-fn attribute<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
-    let own = |attribute: &roxmltree::Attribute<'a, '_>| {
-        attribute.namespace().is_none() && attribute.name() == name
-    };
-    node.attributes().find(own).map(|attribute| attribute.value())
-}
-
-fn text_of(node: Node<'_, '_>, name: &str) -> Result<String> {
+fn text_of(node: Node<'_, '_>, name: &'static str) -> Result<String> {
     let text = child(node, name)?.and_then(|child| child.text()).unwrap_or_default();
     if text.trim().is_empty() {
         return Err(malformed(&format!("it has no {name}")));
     }
     Ok(text.to_owned())
-}
-
-fn malformed(what: &str) -> Error {
-    Error::unsupported(format!("the domain's definition is not understood: {what}"))
 }
 
 #[cfg(test)]

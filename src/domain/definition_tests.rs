@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::disks::{Chosen, Place, choose};
 use super::*;
+use crate::error::ErrorKind;
 use crate::image::format::Format;
 
 const UUID: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";

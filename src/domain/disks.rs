@@ -56,6 +56,11 @@ pub fn choose(definition: &Definition) -> Result<(Vec<Chosen>, Vec<String>)> {
     Ok((chosen, notes))
 }
 
+/// Whether a disk is one of the guest's own, which a clone gets its own copy of.
+pub(super) fn is_own(disk: &Disk) -> bool {
+    skipped(disk).is_none()
+}
+
 /// Why a disk is none that sealing is about.
 fn skipped(disk: &Disk) -> Option<&'static str> {
     let Traits { read_only, shareable, removable, .. } = disk.traits;

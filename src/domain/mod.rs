@@ -1,14 +1,17 @@
-//! Domains of libvirt: whose disks a guest is made of, and whether it has ended. libvirt is asked through virsh and told one
-//! thing only, to ask a guest to shut down; everything else is pure over what virsh prints.
+//! Domains of libvirt: whose disks a guest is made of, and whether it has ended. libvirt is asked through virsh and told
+//! little: to ask a guest to shut down, and to define, start and forget clones. Everything else is pure over what virsh prints.
 
 #![forbid(unsafe_code)]
 
 pub mod connection;
 pub mod definition;
+pub mod deploy;
 pub mod disks;
 mod shutdown;
 pub mod state;
+mod users;
 pub mod virsh;
+mod xml;
 
 use std::path::PathBuf;
 use std::time::Duration;

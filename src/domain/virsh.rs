@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use super::definition::{self, Definition};
+use crate::error::{Context, Error, Result};
 use crate::sys::child::Exit;
 use crate::sys::tool::Tool;
 
@@ -13,6 +17,12 @@ use crate::sys::tool::Tool;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes: the definition of a machine with hundreds of devices has some hundred KiB.
 const ANSWER_LIMIT: u64 = 4 << 20;
+/// How many domains are asked for at once: the command must stay below the longest word that Linux lets a program have.
+const AT_ONCE: usize = 500;
+/// The longest of such answers, in bytes.
+const LONG_ANSWER_LIMIT: u64 = 256 << 20;
+/// What libvirt says when another domain has the name; in the C locale.
+const NAME_TAKEN: &str = "already exists with uuid";
 /// What virsh says when the time for an event is over; in the C locale.
 const NO_EVENT: &str = "event loop timed out";
 
@@ -71,6 +81,69 @@ impl Libvirt {
         Ok(answer.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
+    /// The definitions of all domains: of one that runs also the one that it runs with, which may have other disks.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`], and as [`definition::parse_all`].
+    pub fn definitions(&self) -> Result<Vec<Definition>> {
+        let answer = self.ask(&["list", "--all", "--uuid"], &[])?;
+        let uuids: Vec<&str> = answer.split_whitespace().filter(|word| definition::is_uuid(word)).collect();
+        let mut all = Vec::new();
+        for some in uuids.chunks(AT_ONCE) {
+            let commands = some.iter().map(|uuid| format!("dumpxml {uuid}; dumpxml --inactive {uuid}; "));
+            let (exit, answer) =
+                self.run_with(&[&commands.collect::<String>()], &[], (PATIENCE, LONG_ANSWER_LIMIT), None)?;
+            // One that is gone meanwhile, or was never kept, has no such definition.
+            if !exit.status.success() && !exit.stderr.contains("failed to get domain") {
+                exit.success()?;
+            }
+            all.extend(definition::parse_all(&answer)?);
+        }
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Defines a domain, or gives one with the same name and UUID this definition.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`]; a usage error when another domain has the name.
+    pub fn define(&self, xml: &str) -> Result<()> {
+        // A file without a name, for us alone: other users see neither it nor the command's words.
+        let mut file = tempfile::tempfile().context(|| "cannot make a temporary file")?;
+        let written = file.write_all(xml.as_bytes()).and_then(|()| file.rewind());
+        written.context(|| "cannot write a temporary file")?;
+        let (exit, _) =
+            self.run_with(&["define", "/dev/stdin"], &[], (PATIENCE, ANSWER_LIMIT), Some(file))?;
+        if exit.stderr.contains(NAME_TAKEN) {
+            let name = definition::name(xml)?;
+            let taken = self.names()?.into_iter().filter(|other| other.starts_with(&name));
+            let taken: Vec<_> = taken.take(10).collect();
+            return Err(Error::usage(format!("another domain has the name {name}"))
+                .hint(format!("choose another name; taken are: {}", taken.join(", "))));
+        }
+        exit.success()
+    }
+
+    /// Takes a domain's definition away, with its NVRAM and what libvirt saved of it; its disks stay.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`].
+    pub fn undefine(&self, uuid: &str) -> Result<()> {
+        let Some(xml) = self.definition(uuid)? else { return Ok(()) };
+        // Drivers without firmware refuse even to be told.
+        let nvram = definition::has_nvram(&xml)?.then_some("--nvram");
+        let words = ["undefine", "--managed-save"].into_iter().chain(nvram);
+        self.ask(&words.collect::<Vec<_>>(), &[uuid]).map(drop)
+    }
+
+    /// Starts a domain.
+    ///
+    /// # Errors
+    /// As [`Libvirt::ask`].
+    pub fn start(&self, uuid: &str) -> Result<()> {
+        self.ask(&["start"], &[uuid]).map(drop)
+    }
+
     /// Where a volume of a pool is.
     ///
     /// # Errors
@@ -103,6 +176,16 @@ impl Libvirt {
     }
 
     fn run(&self, command: &[&str], about: &[&str], patience: Duration) -> Result<(Exit, String)> {
+        self.run_with(command, about, (patience, ANSWER_LIMIT), None)
+    }
+
+    fn run_with(
+        &self,
+        command: &[&str],
+        about: &[&str],
+        (patience, limit): (Duration, u64),
+        input: Option<File>,
+    ) -> Result<(Exit, String)> {
         let mut virsh = Tool::find("virsh")?.spawn().within(patience).arg("-q");
         for (name, value) in &self.environment {
             virsh = virsh.env(name, value);
@@ -111,7 +194,7 @@ impl Libvirt {
             virsh = virsh.arg("-c").arg(uri);
         }
         let words = virsh.args(command).args((!about.is_empty()).then_some("--")).args(about);
-        let (exit, answer) = words.output(ANSWER_LIMIT)?;
+        let (exit, answer) = words.stdin(input.map_or_else(Stdio::null, Stdio::from)).output(limit)?;
         let answer = String::from_utf8(answer).map_err(|_| Error::failed("virsh prints no UTF-8"))?;
         Ok((exit, answer))
     }

@@ -6,6 +6,7 @@
 #[path = "../images/common.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod common;
+mod define;
 #[path = "../images/guests.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod guests;
