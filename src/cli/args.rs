@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand, ValueEnum};
 
 use super::added::{self, Added};
+use super::clone::CloneArgs;
 use super::formats::FormatChoice;
+use super::operations::OperationsCommand;
 use super::steps::StepArgs;
+use super::template::TemplateCommand;
 use super::virt::Called;
 use crate::attach::Way;
 use crate::erase::policy::Policy;
@@ -53,6 +56,11 @@ pub enum Command {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<PathBuf>,
     },
+    /// Make clones of a template: thin or full, with what each has of its own.
+    Clone(Box<CloneArgs>),
+    /// Make, list, check and delete templates.
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// List, show and check operations.
     #[command(subcommand)]
     Operations(OperationsCommand),
@@ -66,33 +74,6 @@ pub enum Command {
         /// The folder.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
-    },
-}
-
-/// What `operations` can do.
-#[derive(Debug, Subcommand)]
-pub enum OperationsCommand {
-    /// List all: name, `*` when on by default, summary.
-    List(CatalogueArgs),
-    /// Show one, with the reason for its default and all it does.
-    Show {
-        /// Its name.
-        name: String,
-        /// Where operations come from.
-        #[command(flatten)]
-        catalogue: CatalogueArgs,
-    },
-    /// Check operation files.
-    Validate {
-        /// The files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
-    /// Print the JSON Schema of operation files.
-    Schema {
-        /// That of profiles.
-        #[arg(long)]
-        profile: bool,
     },
 }
 
@@ -279,6 +260,45 @@ pub struct SelectionArgs {
 }
 
 impl SelectionArgs {
+    /// Whether nothing is asked for.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            operations,
+            enable,
+            remove,
+            profile,
+            steps,
+            network,
+            no_network: _,
+            hostname,
+            timezone,
+            root_password,
+            password,
+            password_crypto: _,
+            script,
+            remove_user_accounts,
+            keep_user_accounts,
+            no_regenerate,
+            set,
+            users,
+            networks,
+            catalogue: _,
+        } = self;
+        let lists = [operations, remove_user_accounts, keep_user_accounts, set, networks];
+        let secrets = [password, users];
+        let texts = [enable, hostname, timezone];
+        lists.iter().all(|list| list.is_empty())
+            && secrets.iter().all(|list| list.is_empty())
+            && texts.iter().all(|text| text.is_none())
+            && remove.is_empty()
+            && script.is_empty()
+            && steps.is_empty()
+            && profile.is_none()
+            && root_password.is_none()
+            && !network
+            && !no_regenerate
+    }
+
     /// Wipes the passwords that were typed, as far as they are ours: the kernel keeps the command line itself, which
     /// every user of the host can read.
     pub fn forget_passwords(&mut self) {
@@ -362,16 +382,16 @@ pub struct SealArgs {
     #[arg(short, long, value_name = "NEW", conflicts_with = "in_place")]
     pub output: Option<PathBuf>,
     /// Format of the new file; that of the old one when left out.
-    #[arg(long, value_name = "FORMAT", requires = "output")]
+    #[arg(long, value_name = "FORMAT")]
     pub output_format: Option<Format>,
     /// Write what is in the image's backing files into the new file too.
-    #[arg(long, requires = "output")]
+    #[arg(long)]
     pub flatten: bool,
     /// Remove the image's internal snapshots and bitmaps, which hold the guest's past.
     #[arg(long)]
     pub drop_snapshots: bool,
     /// Compress the new file.
-    #[arg(long, requires = "output")]
+    #[arg(long)]
     pub compress: bool,
     /// Write into the image from the start: nothing is undone on failure.
     #[arg(long)]

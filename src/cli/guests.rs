@@ -54,13 +54,17 @@ pub(super) fn named(
             "--format does not go with -d: libvirt knows the formats of a domain's disks",
         ));
     }
-    #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
-    let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-    let environment = LIBVIRT_NAMES.into_iter().filter_map(variable).collect();
-    let domain = Domain::find(Libvirt { uri: domain.connect.clone(), environment }, wanted)?;
+    let domain = Domain::find(libvirt(domain.connect.clone()), wanted)?;
     let guests = vec![domain.disks.iter().map(|disk| disk.path.clone()).collect()];
     let formats = domain.disks.iter().map(|disk| Some(disk.format)).collect();
     Ok(Guests { guests, formats, domain: Some(domain) })
+}
+
+/// libvirt at this URI, or at its own choice.
+pub(super) fn libvirt(uri: Option<String>) -> Libvirt {
+    #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
+    let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+    Libvirt { uri, environment: LIBVIRT_NAMES.into_iter().filter_map(variable).collect() }
 }
 
 /// The same for a command that only looks: disks that are left alone are told, and that the domain has not ended.

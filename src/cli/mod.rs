@@ -2,14 +2,17 @@
 
 pub mod added;
 pub mod args;
+pub mod clone;
 mod describe;
 mod exit;
 pub mod formats;
 mod guests;
+pub mod operations;
 pub mod print;
 pub mod request;
 mod run;
 pub mod steps;
+pub mod template;
 mod tree;
 pub mod virt;
 
@@ -27,6 +30,7 @@ use crate::sys::{dumps, interrupt};
 use args::Cli;
 use exit::Exit;
 use print::{Printer, error_document, finishing};
+use template::TemplateCommand;
 use virt::Called;
 
 /// Parses, runs, and turns the result into an exit code.
@@ -149,6 +153,9 @@ fn parse() -> Result<Cli, Exit> {
             added::sort(&mut args.add, &mut args.selection);
         }
         (Some(args::Command::Verify(args)), Some((_, matches))) => args.image.place_formats(matches),
+        (Some(args::Command::Template(TemplateCommand::Create(args))), Some((_, matches))) => {
+            matches.subcommand().into_iter().for_each(|(_, matches)| args.seal.place(matches));
+        }
         _ => {}
     }
     Ok(cli)

@@ -64,6 +64,23 @@ pub struct Chosen {
 /// # Errors
 /// Usage errors.
 pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen> {
+    choose_from(args, catalogue, Base::Defaults)
+}
+
+/// What runs when the command line names no operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Those that are on by default.
+    Defaults,
+    /// None but those whose parameters are given.
+    Nothing,
+}
+
+/// The same with another choice where none is made.
+///
+/// # Errors
+/// Usage errors.
+pub fn choose_from(args: &mut SelectionArgs, catalogue: &Catalogue, base: Base) -> Result<Chosen> {
     let mut warnings = Vec::new();
     let profile = args.profile.as_deref().map(read_profile).transpose()?.unwrap_or_default();
     let [before, after] = super::steps::steps(args)?;
@@ -75,6 +92,9 @@ pub fn choose(args: &mut SelectionArgs, catalogue: &Catalogue) -> Result<Chosen>
     parameters.steps = steps;
     let lists: Vec<String> = profile.operations.iter().chain(&args.operations).cloned().collect();
     let groups: Vec<Group> = profile.remove.iter().chain(&args.remove).copied().collect();
+    let chooses = !lists.is_empty() || !groups.is_empty() || args.enable.is_some();
+    let nothing = base == Base::Nothing && !chooses;
+    let lists = if nothing { vec!["-all".to_owned()] } else { lists };
     let request = Request {
         operations: &lists,
         enable: args.enable.as_deref(),
@@ -191,6 +211,20 @@ pub(super) fn refuse_scrub(args: &SealArgs) -> Result<()> {
         .hint("leave out --erase none, or delete the file: --delete FILE"))
 }
 
+/// Refuses what says how a new file is, when none is to be made.
+fn needs_output(args: &SealArgs) -> Result<()> {
+    let given = [
+        ("--output-format", args.output_format.is_some()),
+        ("--flatten", args.flatten),
+        ("--compress", args.compress),
+    ];
+    match given.iter().find(|(_, given)| *given && args.output.is_none()) {
+        Some((name, _)) => Err(Error::usage(format!("{name} says how a new file is written, and none is"))
+            .hint("name it: --output NEW")),
+        None => Ok(()),
+    }
+}
+
 /// Makes the plans.
 ///
 /// # Errors
@@ -214,6 +248,7 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
         None if args.in_place => CommitMode::InPlace,
         None => CommitMode::Overlay,
     };
+    needs_output(args)?;
     if args.image.allow_backing && args.output.is_some() {
         return Err(Error::usage(
             "--allow-backing leaves backing files below the image, and --output writes a whole one",

@@ -9,20 +9,18 @@ use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::added::{disks, refuse_disks, refuse_others};
-use super::args::{
-    CatalogueArgs, Cli, Command, ImageArgs, InspectArgs, OperationsCommand, SealArgs, VerifyArgs,
-};
+use super::args::{Cli, Command, ImageArgs, InspectArgs, SealArgs, VerifyArgs};
 use super::describe::{Totals, describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
 use super::guests::{self, Guests};
+use super::operations::{list, operations};
 use super::print::{Printer, bytes, error_document};
 use super::request::{Plans, catalogue, choose, isolation, mount_options, plans};
-use super::{tree, virt};
+use super::{clone, template, tree, virt};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
-use crate::operation::{json_schema, parse, profile};
 use crate::plan::{Plan, Planned};
 use crate::recover::of_several;
 use crate::rehearsal::rehearse;
@@ -41,6 +39,8 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
         Some(Command::Inspect(args)) => inspect(args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
         Some(Command::Recover { images }) => each(&images, printer, recover),
+        Some(Command::Clone(args)) => clone::clone(*args, printer),
+        Some(Command::Template(command)) => template::template(command, printer),
         Some(Command::Operations(command)) => operations(command, printer),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
@@ -154,7 +154,7 @@ pub(super) fn about(image: &Path, error: Error) -> Error {
 }
 
 /// The same for the disks of one guest.
-fn about_all(images: &[PathBuf], error: Error) -> Error {
+pub(super) fn about_all(images: &[PathBuf], error: Error) -> Error {
     if error.kind() == ErrorKind::Stopped {
         return error.within(format!("nothing was changed in {}", names(images)));
     }
@@ -187,7 +187,7 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<(Exit, Value)> {
 }
 
 /// How to open guests, for all of them: keys on standard input are there only once.
-fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) -> Result<Target> {
+pub(super) fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) -> Result<Target> {
     Ok(Target {
         images: Vec::new(),
         formats: guests.formats.clone(),
@@ -232,6 +232,11 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     let guests = guests::to_look_at((&args.images, &disks(&args.add)), &args.domain, &args.image, printer)?;
     let target = target(&args.image, &guests, &[])?;
     each(guests.guests, printer, |images, printer| {
+        if let ([image], false) = (images.as_slice(), args.residue)
+            && template::is_clone(image)
+        {
+            return template::verify_clone(image, printer);
+        }
         let target = Target { images, ..target.clone() };
         let verdict =
             if args.residue { residue(&target, printer) } else { verify(&target, &catalogue, printer) };
@@ -300,56 +305,6 @@ fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, V
         }
     }
     Ok((Exit::Done, result))
-}
-
-fn list(args: &CatalogueArgs, printer: &Printer) -> Result<Exit> {
-    let catalogue = catalogue(args)?;
-    if printer.is_json() {
-        printer.document(&catalogue.sorted())?;
-        return Ok(Exit::Done);
-    }
-    let mut operations = catalogue.sorted();
-    operations.sort_by(|a, b| a.name.cmp(&b.name));
-    for operation in operations {
-        printer.result(&format!(
-            "{} {} {}",
-            operation.name,
-            if operation.default { "*" } else { " " },
-            operation.summary
-        ));
-    }
-    Ok(Exit::Done)
-}
-
-fn operations(command: OperationsCommand, printer: &mut Printer) -> Result<Exit> {
-    match command {
-        OperationsCommand::List(args) => return list(&args, printer),
-        OperationsCommand::Show { name, catalogue: args } => {
-            let catalogue = catalogue(&args)?;
-            let operation = catalogue.get(&name)?;
-            if printer.is_json() {
-                printer.document(operation)?;
-            } else {
-                printer.result(
-                    toml::to_string_pretty(operation)
-                        .context(|| "cannot write the operation as TOML")?
-                        .trim_end(),
-                );
-            }
-        }
-        OperationsCommand::Validate { files } => return each(&files, printer, validate),
-        OperationsCommand::Schema { profile: false } => printer.document(&json_schema())?,
-        OperationsCommand::Schema { profile: true } => printer.document(&profile::json_schema())?,
-    }
-    Ok(Exit::Done)
-}
-
-fn validate(file: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, Value)> {
-    let text = fs::read_to_string(file)
-        .context_kind(ErrorKind::Usage, || format!("cannot read {}", file.display()))?;
-    let operation = parse(&text, &file.display().to_string())?;
-    printer.line(&format!("{}: good", file.display()));
-    Ok((Exit::Done, json!({ "file": file, "operation": operation.name })))
 }
 
 fn manual(dir: Option<&Path>, printer: &Printer) -> Result<Exit> {

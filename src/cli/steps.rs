@@ -41,6 +41,11 @@ impl StepArgs {
         self.0.push((name, String::new()));
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The names of those that are given.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|(name, _)| *name).filter(|name| !SETTINGS.contains(name))

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod deploy;
 pub mod full;
 pub mod names;
 pub mod source;

@@ -52,7 +52,7 @@ impl Source {
     }
 
     /// The format of a clone.
-    pub(super) fn format_of(&self, how: How) -> Format {
+    pub fn format_of(&self, how: How) -> Format {
         match how {
             How::Thin { .. } => Format::Qcow2,
             How::Full { format, .. } => {

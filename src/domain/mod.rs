@@ -49,6 +49,7 @@ pub struct Domain {
     /// A note on each disk that is left alone.
     pub notes: Vec<String>,
     libvirt: Libvirt,
+    definition: String,
 }
 
 /// A disk of a domain.
@@ -81,7 +82,12 @@ impl Domain {
         }
         let (disks, notes) = located(&libvirt, &definition)?;
         let Definition { name, uuid, .. } = definition;
-        Ok(Self { identity: Identity { name, uuid, uri }, disks, notes, libvirt })
+        Ok(Self { identity: Identity { name, uuid, uri }, disks, notes, libvirt, definition: text })
+    }
+
+    /// The definition it has when it is started next, as libvirt prints it: without secrets.
+    pub fn definition(&self) -> &str {
+        &self.definition
     }
 
     /// What it is doing.

@@ -101,6 +101,16 @@ impl LockedImage {
         }
     }
 
+    /// Who uses an image that this process does not have open, reading or writing.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn user_of(path: &Path) -> Result<Option<String>> {
+        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+        let image = Self { file, moving: None, writes: false };
+        Ok(image.conflict(path, Use::Commit)?.map(|conflict| conflict.who))
+    }
+
     /// Who changes the image while it is looked at.
     pub fn moving(&self) -> Option<&str> {
         self.moving.as_deref()

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
 use crate::image::info::Image;
-use crate::image::lock::Use;
+use crate::image::lock::{LockedImage, Use};
 use crate::image::past::Past;
 use crate::plan::Plan;
 use crate::record::template::{FileStamp, TemplateDisk, TemplateFacts};
@@ -123,14 +123,28 @@ fn add_to_record(image: &Path, facts: TemplateFacts) -> Result<()> {
         .context(|| format!("cannot make {} read-only", path.display()))
 }
 
-/// Refuses what a plan for a template cannot be.
+/// Refuses a plan that cannot make a template.
 ///
 /// # Errors
-/// A usage error when nothing is erased: what was deleted would be in every clone.
+/// A usage error.
 pub fn check(plan: &Plan) -> Result<()> {
     if plan.past.allow_backing {
-        return Err(Error::new(ErrorKind::Usage, "a template has no backing files")
+        return Err(Error::usage("a template has no backing files")
             .hint("write what is in them into the template: --flatten"));
+    }
+    Ok(())
+}
+
+/// Refuses a template that somebody reads at this moment: a clone that runs on it.
+///
+/// # Errors
+/// [`ErrorKind::Busy`].
+pub fn check_unused(template: &Template) -> Result<()> {
+    for path in &template.images {
+        if let Some(who) = LockedImage::user_of(path)? {
+            let what = format!("{} is in use: {who}", path.display());
+            return Err(Error::new(ErrorKind::Busy, what).hint("shut its clones down, and delete them"));
+        }
     }
     Ok(())
 }
