@@ -87,7 +87,7 @@ pub struct CloneArgs {
 ///
 /// # Errors
 /// Usage errors; what goes wrong with a single clone is told, and the others are made.
-pub(super) fn clone(args: CloneArgs, printer: &mut Printer) -> Result<Exit> {
+pub(super) fn clone(args: &CloneArgs, printer: &mut Printer) -> Result<Exit> {
     args.selection.steps.refuse()?;
     let how = match args.full {
         false => How::Thin { relative: args.relative },
@@ -96,7 +96,7 @@ pub(super) fn clone(args: CloneArgs, printer: &mut Printer) -> Result<Exit> {
     let source = Source::open(&args.store.store(), &args.template, args.force, printer)?;
     let format = source.format_of(how);
     refuse_format(how, format)?;
-    let wanted = wanted(&args, format)?;
+    let wanted = wanted(args, format)?;
     let mut deployment = match args.define {
         false => None,
         true => Some(Deployment::new(libvirt(args.connect.clone()), &source.template, args.start)?),
@@ -108,7 +108,7 @@ pub(super) fn clone(args: CloneArgs, printer: &mut Printer) -> Result<Exit> {
             .iter()
             .for_each(|note| printer.line(&super::print::clean(&format!("note: {note}"))));
     }
-    let mut customisation = Customisation::of(&args)?;
+    let mut customisation = Customisation::of(args)?;
     each(wanted, printer, |one, printer| {
         let Wanted { image, name, number } = one;
         let (operations, generated) = customisation.operations(number, printer)?;

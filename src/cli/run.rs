@@ -39,7 +39,7 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
         Some(Command::Inspect(args)) => inspect(args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
         Some(Command::Recover { images }) => each(&images, printer, recover),
-        Some(Command::Clone(args)) => clone::clone(*args, printer),
+        Some(Command::Clone(args)) => clone::clone(&args, printer),
         Some(Command::Template(command)) => template::template(command, printer),
         Some(Command::Operations(command)) => operations(command, printer),
         Some(Command::Completions { shell }) => {

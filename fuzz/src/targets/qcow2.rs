@@ -1,10 +1,12 @@
 //! The header and tables of a qcow2 image, as a sparse file.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use guestseal::image::info::check_qcow2;
 use guestseal::image::past::Past;
-use guestseal::image::qcow2::{held_clusters, read_header, write_overlay};
+use guestseal::image::qcow2::{held_clusters, read_header};
+use guestseal::image::qcow2_write::Thin;
 
 use crate::sparse::{Disk, Input};
 use crate::targets::check_error;
@@ -40,7 +42,14 @@ fn overlay(bytes: u64) {
     // Longer disks have tables of many clusters, which only take time.
     if bytes <= 1 << 40 {
         let mut overlay = Cursor::new(Vec::new());
-        write_overlay(&mut overlay, bytes, "/srv/a.qcow2", "qcow2", 7).expect("it is written to memory");
+        let thin = Thin {
+            virtual_bytes: bytes,
+            backing_file: "/srv/a.qcow2",
+            backing_format: "qcow2",
+            mark: Some(7),
+            template: None,
+        };
+        thin.write(&mut overlay, &BTreeMap::new()).expect("it is written to memory");
         let header = read_header(&mut overlay).expect("it was just made");
         assert_eq!((header.virtual_bytes, header.backing_file.as_deref()), (bytes, Some("/srv/a.qcow2")));
     }
