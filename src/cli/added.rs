@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::args::SelectionArgs;
+use super::selection::SelectionArgs;
 use crate::error::{Context, Error, Result};
 use crate::guest::password::{PasswordRequest, Selector};
 use crate::guest::secret::Secret;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::{ImageArgs, SelectionArgs};
+use super::args::ImageArgs;
 use super::exit::Exit;
 use super::guests::libvirt;
 use super::print::Printer;
 use super::request::{Base, Chosen, catalogue, choose_from, isolation, mount_options};
 use super::run::{each, show_passwords, terminal};
+use super::selection::SelectionArgs;
 use super::template::StoreArgs;
 use crate::action::Settings;
 use crate::clone::deploy::{Deployed, Deployment};

@@ -11,6 +11,7 @@ pub mod operations;
 pub mod print;
 pub mod request;
 mod run;
+pub mod selection;
 pub mod steps;
 pub mod template;
 mod tree;

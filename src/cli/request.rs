@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::added;
-use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs, SelectionArgs};
+use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs};
 use super::guests::{self, Guests, refuse_twice};
+use super::selection::SelectionArgs;
 use super::steps::set_network;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, ErrorKind, Result};

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
-use super::args::SelectionArgs;
+use super::selection::SelectionArgs;
 use super::virt::{REFUSED, Refused};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::operation::schema::{Action, Group, Terms};

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::args::{DigestChoice, InspectArgs, SealArgs, SelectionArgs, VerifyArgs};
+use super::args::{DigestChoice, InspectArgs, SealArgs, VerifyArgs};
 use super::describe::{Totals, describe_found, describe_operations, guest_line};
 use super::exit::Exit;
 use super::print::{Printer, bytes};
 use super::request::{Chosen, catalogue, choose, refuse_scrub};
 use super::run::{about, each, show_passwords, terminal, to_json};
+use super::selection::SelectionArgs;
 use crate::error::{ErrorKind, Result};
 use crate::plan::Planned;
 use crate::tree::{TreePlan, TreeReport, seal_tree, survey_tree, verify_tree};

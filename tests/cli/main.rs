@@ -114,12 +114,19 @@ fn snapshot(name: &str, text: &str) {
     snapbox::Assert::new().action_env("SNAPSHOTS").eq(text.to_owned(), expected);
 }
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["seal"],
     &["inspect"],
     &["verify"],
     &["recover"],
+    &["clone"],
+    &["template"],
+    &["template", "create"],
+    &["template", "list"],
+    &["template", "show"],
+    &["template", "verify"],
+    &["template", "delete"],
     &["operations"],
     &["operations", "list"],
     &["operations", "show"],
@@ -154,8 +161,10 @@ fn every_subcommand_is_in_the_table_of_this_test() {
     for name in named(&[], 6).iter().filter(|name| *name != "help") {
         assert!(COMMANDS.contains(&&[name.as_str()][..]), "{name}");
     }
-    for name in named(&["operations"], 3).iter().filter(|name| *name != "help") {
-        assert!(COMMANDS.contains(&&["operations", name.as_str()][..]), "{name}");
+    for command in ["operations", "template"] {
+        for name in named(&[command], 3).iter().filter(|name| *name != "help") {
+            assert!(COMMANDS.contains(&&[command, name.as_str()][..]), "{command} {name}");
+        }
     }
 }
 
