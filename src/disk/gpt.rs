@@ -1,6 +1,8 @@
 //! The GUID partition table of the UEFI specification (2.10, chapter 5), as strict as the kernel's
 //! block/partitions/efi.c. An own parser: gptman 3.1 asks for 650 GB or panics on forged counts, sizes and addresses.
 
+pub(super) mod grow;
+
 use std::io::{self, Read, Seek};
 
 use super::bytes::{Block, guid, read_block};

@@ -2,6 +2,8 @@
 //! kernel's block/partitions/msdos.c does. An own parser: mbrman 0.6 panics on an entry at sector 0, follows a chain of
 //! any length, and stands on bincode, which is given up (RUSTSEC-2025-0141).
 
+pub(super) mod grow;
+
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 

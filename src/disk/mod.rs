@@ -11,6 +11,7 @@ mod content;
 pub(crate) mod crc;
 pub mod fstab;
 mod gpt;
+mod grow;
 mod layout;
 mod mbr;
 pub(crate) mod number;
@@ -22,6 +23,7 @@ mod testing;
 pub mod thin;
 
 pub use content::{BtrfsDevice, Content, ContentClass, ExtFeatures, FsState, LastMount, Superblock};
+pub use grow::{GrownTable, Patch, grow_partition};
 pub use layout::{DiskLayout, Volume, read_disk, read_table};
 pub(crate) use probe::fat::{Geometry as FatGeometry, geometry_of as fat_geometry};
 pub use probe::probe;
