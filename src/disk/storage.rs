@@ -142,7 +142,7 @@ impl Storage {
     fn put_together(&mut self) {
         let whole: Vec<bool> = (0..self.volumes.len())
             .map(|index| {
-                let devices = self.btrfs(index).map(|(_, devices, _)| devices);
+                let devices = self.btrfs(index).map(|(_, devices, _)| devices).filter(|devices| *devices > 1);
                 devices.is_some_and(|devices| devices == self.other_devices(index).count() as u64 + 1)
             })
             .collect();
