@@ -228,7 +228,7 @@ fn entries(
 ) -> Result<Vec<Entry>> {
     let disk = |(image, (overlay, _)): (&Image, &(Overlay, _))| {
         let overlay = overlay.file();
-        let of = ImageIdentity::of(image.lock.file(), image.format, overlay)?;
+        let of = ImageIdentity::of(image.lock.file(), image.format, (overlay, image.growing()))?;
         Ok(OtherDisk { image: of, overlay: Identity::of(overlay)? })
     };
     let mut known = images.iter().zip(disks).map(disk).collect::<Result<Vec<_>>>()?.into_iter();

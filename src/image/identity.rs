@@ -90,6 +90,19 @@ pub struct ImageIdentity {
     pub bytes: u64,
     /// The sha256 of what no commit changes at its beginning, hexadecimal.
     pub header: String,
+    /// How the commit makes the disk in it longer, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows: Option<Growing>,
+}
+
+/// The length of an image's disk in bytes, which a commit changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Growing {
+    /// Before.
+    pub from: u64,
+    /// After.
+    pub to: u64,
 }
 
 impl ImageIdentity {
@@ -97,10 +110,11 @@ impl ImageIdentity {
     ///
     /// # Errors
     /// When one of them cannot be read.
-    pub fn of(image: &File, format: Format, overlay: &File) -> Result<Self> {
+    pub fn of(image: &File, format: Format, (overlay, grows): (&File, Option<Growing>)) -> Result<Self> {
         let bytes = (&mut &*image).seek(SeekFrom::End(0)).context(|| "cannot measure the image")?;
-        let header = header_digest(image, format, overlay).context(|| "cannot read the image's header")?;
-        Ok(Self { file: Identity::of(image)?, bytes, header })
+        let header =
+            header_digest(image, format, (overlay, grows)).context(|| "cannot read the image's header")?;
+        Ok(Self { file: Identity::of(image)?, bytes, header, grows })
     }
 
     /// Checks that `now`, which may be partly written, is the image that this was taken of.
@@ -123,17 +137,32 @@ impl ImageIdentity {
     }
 }
 
-fn header_digest(image: &File, format: Format, overlay: &File) -> Result<String> {
+fn header_digest(image: &File, format: Format, (overlay, grows): (&File, Option<Growing>)) -> Result<String> {
     let mut hash = Sha256::new();
     for (from, to) in fixed_ranges(format, overlay)? {
         let mut bytes = Vec::new();
         let mut reader = image;
         reader.seek(SeekFrom::Start(from)).context(|| "cannot read it")?;
         reader.take(to - from).read_to_end(&mut bytes).context(|| "cannot read it")?;
+        if let Some(grows) = grows.filter(|_| (format, from) == (Format::Qcow2, QCOW2_SIZE.0)) {
+            as_before(&mut bytes, grows);
+        }
         hash.update(from.to_le_bytes());
         hash.update(&bytes);
     }
     Ok(hexadecimal(&hash.finalize()))
+}
+
+/// The part of a qcow2 header that begins with its cluster bits and its length, and where that length is in it.
+const QCOW2_SIZE: (u64, usize) = (20, 4);
+
+/// Of a commit that was interrupted, the length may be the new one already; any other is that of another image.
+fn as_before(bytes: &mut [u8], grows: Growing) {
+    if let Some(length) =
+        bytes.get_mut(QCOW2_SIZE.1..QCOW2_SIZE.1 + 8).filter(|length| **length == grows.to.to_be_bytes())
+    {
+        length.copy_from_slice(&grows.from.to_be_bytes());
+    }
 }
 
 /// A digest as lower-case hexadecimal digits.
@@ -145,7 +174,7 @@ pub(crate) fn hexadecimal(digest: &[u8]) -> String {
 /// VMDK 5.0 and VHDX 1.00 specifications and block/vdi.c of qemu; of a raw image, what the overlay does not hold.
 fn fixed_ranges(format: Format, overlay: &File) -> Result<Vec<(u64, u64)>> {
     Ok(match format {
-        Format::Qcow2 => vec![(0, 8), (20, 36)],
+        Format::Qcow2 => vec![(0, 8), (QCOW2_SIZE.0, 36)],
         Format::Vmdk => vec![(0, 72)],
         Format::Vdi => vec![(0, 0x184), (0x188, 0x198)],
         Format::Vhdx => vec![(0, 520), (192 << 10, (192 << 10) + 80)],
@@ -188,17 +217,37 @@ mod tests {
     #[test]
     fn another_beginning_or_file_is_another_image() {
         let (image, overlay) = (file(&[7; 2 << 20]), overlay());
-        let known = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
-        known.check(&ImageIdentity::of(&image, Format::Raw, &overlay).unwrap()).unwrap();
-        let other = ImageIdentity::of(&file(&[7; 2 << 20]), Format::Raw, &overlay).unwrap();
+        let known = ImageIdentity::of(&image, Format::Raw, (&overlay, None)).unwrap();
+        known.check(&ImageIdentity::of(&image, Format::Raw, (&overlay, None)).unwrap()).unwrap();
+        let other = ImageIdentity::of(&file(&[7; 2 << 20]), Format::Raw, (&overlay, None)).unwrap();
         assert!(known.check(&other).unwrap_err().chain().contains("the file differs"));
         (&image).seek(SeekFrom::Start(512)).unwrap();
         (&image).write_all(&[8]).unwrap();
-        let changed = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
+        let changed = ImageIdentity::of(&image, Format::Raw, (&overlay, None)).unwrap();
         assert!(known.check(&changed).unwrap_err().chain().contains("the header differs"));
         image.set_len(1 << 20).unwrap();
-        let shorter = ImageIdentity::of(&image, Format::Raw, &overlay).unwrap();
+        let shorter = ImageIdentity::of(&image, Format::Raw, (&overlay, None)).unwrap();
         assert!(known.check(&shorter).unwrap_err().chain().contains("the length differs"));
+    }
+
+    #[test]
+    fn an_image_that_grows_is_the_same_with_both_lengths() {
+        let header = |bytes: u64| {
+            let mut head =
+                [&[b'Q', b'F', b'I', 0xfb, 0, 0, 0, 3][..], &[0; 12], &16u32.to_be_bytes()].concat();
+            head.extend(bytes.to_be_bytes());
+            head.resize(512, 0);
+            head
+        };
+        let (image, overlay) = (file(&header(1 << 30)), overlay());
+        let grows = Some(Growing { from: 1 << 30, to: 3 << 30 });
+        let now = |image: &File| ImageIdentity::of(image, Format::Qcow2, (&overlay, grows)).unwrap();
+        let known = now(&image);
+        for (bytes, same) in [(3u64 << 30, true), (2 << 30, false), (1 << 30, true)] {
+            (&image).seek(SeekFrom::Start(0)).unwrap();
+            (&image).write_all(&header(bytes)).unwrap();
+            assert_eq!(known.check(&now(&image)).is_ok(), same, "{bytes}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::backing::Chain;
 use super::commit;
 use super::format::{Format, HEAD_BYTES, detect};
-use super::identity::Stamp;
+use super::identity::{Growing, Stamp};
 use super::lock::{LockedImage, Use};
 use super::past::{self, Past};
 use super::qcow2::{self, Header};
@@ -32,6 +32,8 @@ pub struct Image {
     pub format: Format,
     /// Length of the disk in it, in bytes.
     pub virtual_bytes: u64,
+    /// The length that the disk is to get, where it grows.
+    grows_to: Option<u64>,
     /// Length of the file in bytes.
     pub file_bytes: u64,
     /// The lock, held until this is dropped.
@@ -77,7 +79,8 @@ impl Image {
         let Parts { path, format, virtual_bytes, file_bytes, chain, past } =
             read.map_err(|error| lock.blame(error))?;
         let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
-        let image = Self { path, format, virtual_bytes, file_bytes, lock, chain, past, stamp };
+        let grows_to = None;
+        let image = Self { path, format, virtual_bytes, grows_to, file_bytes, lock, chain, past, stamp };
         if past.drop_snapshots && matches!(usage, Use::Commit | Use::Write) {
             // The lock that this run has may be one that qemu would not go with.
             past::check_droppable(&over(
@@ -127,6 +130,16 @@ impl Image {
         past.allow_backing &= !chain.is_empty();
         past.flatten &= !chain.is_empty();
         Ok(Parts { path, format, virtual_bytes, file_bytes, chain, past })
+    }
+
+    /// Says that the disk is to have so many bytes, a multiple of 512: those of the overlays that are made from now on.
+    pub fn grow_to(&mut self, bytes: u64) {
+        self.grows_to = Some(bytes).filter(|bytes| *bytes > self.virtual_bytes);
+    }
+
+    /// The length of the disk in it, and the one that it gets, where it grows.
+    pub(super) fn growing(&self) -> Option<Growing> {
+        self.grows_to.map(|to| Growing { from: self.virtual_bytes, to })
     }
 
     /// qemu's node for the image itself. Below it is what was checked, whatever its header says by the time qemu reads it.

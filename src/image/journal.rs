@@ -283,7 +283,7 @@ mod tests {
 
     fn entry() -> Entry {
         let file = Identity { device: 1, inode: 2, boot: "b".into() };
-        let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into() };
+        let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into(), grows: None };
         Entry::First(first(image, file))
     }
 
@@ -312,7 +312,8 @@ mod tests {
     fn what_becomes_of_the_past_is_read_where_it_is_said() {
         let past = Past { drop_snapshots: true, ..Past::default() };
         let file = Identity { device: 1, inode: 2, boot: "b".into() };
-        let (image, overlay) = (ImageIdentity { file: file.clone(), bytes: 1, header: "0".into() }, file);
+        let (image, overlay) =
+            (ImageIdentity { file: file.clone(), bytes: 1, header: "0".into(), grows: None }, file);
         let said = Entry::First(FirstEntry { past, ..first(image, overlay) }).print().unwrap();
         assert_eq!(Journal::parse(&said).unwrap().entry.disk().3, past);
         // As a guestseal that knew nothing of it, and nothing of several disks, wrote it.
@@ -323,7 +324,7 @@ mod tests {
     #[test]
     fn the_disks_of_one_guest_name_each_other() {
         let file = Identity { device: 1, inode: 2, boot: "b".into() };
-        let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into() };
+        let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into(), grows: None };
         let group = Group { id: "1f".into(), others: vec!["b.img".into(), "/c/d.qcow2".into()] };
         let one = Entry::First(FirstEntry { group: Some(group), ..first(image.clone(), file.clone()) });
         let first = First { path: "a.img".into(), file: file.clone(), group: "1f".into() };

@@ -111,7 +111,7 @@ impl<'a> Part<'a> {
             return Err(Error::failed(format!("it was made for another overlay than {}", path.display())));
         }
         qcow2_tables::check(&mut &overlay)?;
-        let now = ImageIdentity::of(self.lock.file(), format, &overlay)?;
+        let now = ImageIdentity::of(self.lock.file(), format, (&overlay, identity.grows))?;
         identity.check(&now)
     }
 
