@@ -14,6 +14,7 @@ pub mod disk;
 pub mod domain;
 pub mod erase;
 pub mod error;
+pub mod expand;
 pub mod fault;
 pub mod guest;
 pub mod image;

@@ -12,6 +12,7 @@ use crate::attach::Way;
 use crate::domain::Domain;
 use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expand::Expand;
 use crate::guest::names::{check_hostname, check_timezone};
 use crate::guest::password::PasswordChange;
 use crate::image::commit::CommitMode;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub root: Option<String>,
     /// Mount options beside our own.
     pub mount_options: Vec<Wanted>,
+    /// Which size the first disk gets, and what fills it; none to leave it as it is.
+    pub expand: Option<Expand>,
     /// Whether the guest's filesystems are checked and repaired first.
     pub repair: bool,
     /// How the result becomes permanent.

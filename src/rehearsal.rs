@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::erase::policy::Policy;
 use crate::error::{Error, Result};
+use crate::expand::Expanded;
 use crate::image::commit::CommitMode;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
@@ -18,7 +19,7 @@ use crate::image::overlay::Overlay;
 use crate::phases::{Phase, Timed};
 use crate::plan::Plan;
 use crate::report::{Observer, OperationReport, Stage};
-use crate::seal::{Applied, apply_to_guest, open_images};
+use crate::seal::{Applied, apply_to_guest, growth, open_images};
 use crate::session::Inspection;
 use crate::site::Attached;
 use crate::sys::confine::Confinement;
@@ -36,6 +37,9 @@ pub struct Rehearsal {
     pub input: Vec<ImageFacts>,
     /// How they were attached, and why so.
     pub attached: Attached,
+    /// What grew, with `--expand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
     /// What the guest is.
     pub inspection: Inspection,
     /// What held the worker that edited the guest.
@@ -56,16 +60,18 @@ pub fn rehearse(plan: &mut Plan, observer: &mut dyn Observer) -> Result<Rehearsa
     plan.commit = CommitMode::Overlay;
     plan.shutdown = None;
     plan.erase.policy = Policy::None;
-    let images = open_images(plan, Use::Read, observer)?;
+    let mut images = open_images(plan, Use::Read, observer)?;
+    let grows = growth(plan.expand.as_ref(), &mut images)?;
     let overlays = images.iter().map(overlay).collect::<Result<Vec<_>>>()?;
-    let Applied { attached, inspection, edited, .. } =
-        apply_to_guest(plan, &images, &overlays.iter().collect::<Vec<_>>(), observer)?;
+    let Applied { attached, expanded, inspection, edited, .. } =
+        apply_to_guest(plan, (&images, grows), &overlays.iter().collect::<Vec<_>>(), observer)?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     Ok(Rehearsal {
         input: images.iter().map(Image::facts).collect(),
         attached,
+        expanded,
         inspection,
         confinement: edited.confinement,
         operations: edited.operations,

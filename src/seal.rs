@@ -16,6 +16,7 @@ use crate::domain::{self, Domain};
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
 use crate::error::{Error, ErrorKind, Result, both};
+use crate::expand::{Expand, Expanded, Growth, Request};
 use crate::fault::{self, Point};
 use crate::guest::path_serde;
 use crate::image::commit::CommitMode;
@@ -64,6 +65,9 @@ pub struct SealReport {
     pub record: PathBuf,
     /// How it was attached, and why so.
     pub attached: Attached,
+    /// What grew, with `--expand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
     /// Filesystems that were repaired.
     pub repairs: Vec<Repair>,
     /// What the guest is.
@@ -101,15 +105,16 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let images = open_images(plan, usage, observer)?;
+    let mut images = open_images(plan, usage, observer)?;
     fault::point(Point::Locked)?;
+    let grows = growth(plan.expand.as_ref(), &mut images)?;
     let mut sealed = sealed_paths(plan, &images)?;
     sealed.iter().try_for_each(|path| sweep(folder_of(path)))?;
     // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet, and
     // names are given within one mount only.
     let files = Files::make(plan, &images, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, &images, &files.overlays(), observer)
+    let applied = apply_to_guest(plan, (&images, grows), &files.overlays(), observer)
         .map_err(|error| about_room(error, sealed.iter().map(|path| folder_of(path))))?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
@@ -120,7 +125,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let statement = statement(plan, &images, &applied, &sealed, started);
     let Committed { record, disks, container } =
         files.commit(plan, (&images, &sealed), statement, observer)?;
-    let Applied { attached, repairs, inspection, edited, erasure } = applied;
+    let Applied { attached, expanded, repairs, inspection, edited, erasure } = applied;
     let (disks, sha256) = of_several(disks);
     let input = images.iter().map(Image::facts).collect();
     let Edited { operations, confinement, left, .. } = edited;
@@ -139,6 +144,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         disks,
         record,
         attached,
+        expanded,
         repairs,
         inspection,
         confinement,
@@ -191,6 +197,7 @@ fn about_room<'a>(error: Error, mut folders: impl Iterator<Item = &'a Path>) -> 
 /// What was done to the guest.
 pub(crate) struct Applied {
     pub(crate) attached: Attached,
+    pub(crate) expanded: Option<Expanded>,
     pub(crate) repairs: Vec<Repair>,
     pub(crate) inspection: Inspection,
     pub(crate) edited: Edited,
@@ -200,7 +207,7 @@ pub(crate) struct Applied {
 /// Attach, inspect, mount, apply, erase, everything back, and prove: the part of which nothing reaches the image.
 pub(crate) fn apply_to_guest(
     plan: &mut Plan,
-    images: &[Image],
+    (images, grows): (&[Image], Option<Growth>),
     overlays: &[&Overlay],
     observer: &mut dyn Observer,
 ) -> Result<Applied> {
@@ -213,7 +220,8 @@ pub(crate) fn apply_to_guest(
         mount_options: plan.mount_options.clone(),
     };
     let how = (&plan.isolation, plan.attach, (way, reason));
-    let site = Site::open(&specs(images, overlays, false)?, how, handling.clone(), observer)?;
+    let grows = request(plan.expand.as_ref().zip(grows), &handling);
+    let site = Site::open(&specs(images, overlays, false)?, how, (handling.clone(), grows), observer)?;
     let mut site = site.with_new_uuids(&mut plan.operations, (&plan.isolation, handling), observer)?;
     observer.event(Event::Stage(Stage::Applying));
     let fingerprints = plan.erase.policy != Policy::None;
@@ -225,7 +233,7 @@ pub(crate) fn apply_to_guest(
         Ok(edited) => edited,
         Err(error) => return both(Err(error), site.abandon()),
     };
-    let attached = site.attached.clone();
+    let (attached, expanded) = (site.attached.clone(), site.expanded.clone());
     let proof = (plan.erase.policy != Policy::None).then_some(plan.erase);
     let uuids = plan.operations.iter().flat_map(|planned| planned.settings.uuids.iter().flatten()).cloned();
     let finish = Finish { uuids: uuids.collect(), erase: Some((plan.erase, cluster_bytes)), prove: proof };
@@ -241,7 +249,22 @@ pub(crate) fn apply_to_guest(
         };
         erasure = proof.make(&specs(images, overlays, true)?, erasure, observer)?;
     }
-    Ok(Applied { attached, repairs, inspection, edited, erasure })
+    Ok(Applied { attached, expanded, repairs, inspection, edited, erasure })
+}
+
+/// The sizes of the first disk when it is to grow, which its image then knows.
+pub(crate) fn growth(expand: Option<&Expand>, images: &mut [Image]) -> Result<Option<Growth>> {
+    let Some((expand, image)) = expand.zip(images.first_mut()) else { return Ok(None) };
+    let growth = expand.growth(image)?;
+    image.grow_to(growth.to);
+    Ok(Some(growth))
+}
+
+/// What a site is asked to grow.
+pub(crate) fn request(grows: Option<(&Expand, Growth)>, handling: &Handling) -> Option<Request> {
+    let (expand, growth) = grows?;
+    let (volume, root) = (expand.volume.clone(), handling.root.clone());
+    Some(Request { growth, volume, root, access: handling.access })
 }
 
 /// What is attached: each image, under its overlay where there is one.
@@ -294,6 +317,7 @@ fn statement(
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
+            expanded: applied.expanded.clone(),
             repairs: applied.repairs.clone(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             left: applied.edited.left.clone(),

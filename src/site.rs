@@ -12,10 +12,12 @@ use crate::disk::Storage;
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, erase};
 use crate::error::{Error, Result, both, both_values};
+use crate::expand::{Expanded, NoLayers, Request, expand};
 use crate::fault::{self, Point};
 use crate::isolate::host::{MachineSession, Prepared};
 use crate::isolate::protocol::{Finish, Opened};
 use crate::isolate::{Isolation, WAY};
+use crate::mount::damage::explain;
 use crate::mount::options::Access;
 use crate::plan::Planned;
 use crate::repair::Repair;
@@ -73,6 +75,8 @@ pub struct Site {
     place: Place,
     /// How it was attached.
     pub attached: Attached,
+    /// What grew, or would, where that was asked for.
+    pub expanded: Option<Expanded>,
 }
 
 #[derive(Debug)]
@@ -132,6 +136,33 @@ impl Where {
         }
     }
 
+    /// Has the guest take more room, or only says what would grow.
+    ///
+    /// # Errors
+    /// Unsupported for what cannot grow.
+    fn expanded(
+        self,
+        request: Request,
+        isolation: &Isolation,
+        observer: &mut dyn Observer,
+    ) -> Result<(Self, Expanded)> {
+        match self {
+            Self::Host { attachment, .. } => {
+                let grown = expand(&attachment, &request, &mut NoLayers, observer)
+                    .and_then(|(expanded, _)| Ok((expanded, attachment.storage()?)));
+                match grown {
+                    Ok((expanded, storage)) => Ok((Self::Host { attachment, storage }, expanded)),
+                    Err(error) => attachment.close_after(Err(explain(error))),
+                }
+            }
+            Self::Machine { machine, reason } => {
+                let again = isolation.prepare(false, Vec::new());
+                let (machine, expanded) = machine.expanded(request, again, observer)?;
+                Ok((Self::Machine { machine, reason }, expanded))
+            }
+        }
+    }
+
     fn machine(
         specs: &[ImageSpec],
         isolation: &Isolation,
@@ -159,27 +190,33 @@ pub struct Finished {
 }
 
 impl Site {
-    /// Attaches and mounts a guest.
+    /// Attaches and mounts a guest, which has grown before where that is asked for.
     ///
     /// # Errors
     /// When the host, or the machine, cannot, or the guest is not one that guestseal understands.
     pub fn open(
         specs: &[ImageSpec],
         how: How<'_>,
-        handling: Handling,
+        (handling, grows): (Handling, Option<Request>),
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let (_, _, (way, reason)) = how;
-        match Where::of(specs, how, observer)? {
+        let (isolation, _, (way, reason)) = how;
+        let mut place = Where::of(specs, how, observer)?;
+        let mut expanded = None;
+        if let Some(request) = grows {
+            let (grown, told) = place.expanded(request, isolation, observer)?;
+            (place, expanded) = (grown, Some(told));
+        }
+        match place {
             Where::Host { attachment, storage } => {
                 let session = Session::open(attachment, storage, &handling, observer)?;
                 let attached = Attached { means: Means::Host(way), reason: reason.to_owned() };
-                Ok(Self { place: Place::Host(session), attached })
+                Ok(Self { place: Place::Host(session), attached, expanded })
             }
             Where::Machine { machine, reason } => {
                 let session = MachineSession::open(machine, handling, observer)?;
                 let attached = Attached { means: Means::Machine, reason };
-                Ok(Self { place: Place::Machine(session), attached })
+                Ok(Self { place: Place::Machine(session), attached, expanded })
             }
         }
     }
@@ -211,14 +248,16 @@ impl Site {
         let below: Vec<Kind> = wanted.into_iter().filter(|kind| kind.is_below()).collect();
         let looks = handling.access == Access::Look;
         let several = handling.root.is_some();
-        let (site, given) = match self.place {
+        let Self { place, attached, expanded } = self;
+        let (place, given) = match place {
             Place::Machine(session) if !looks && !below.is_empty() => {
                 let prepare = isolation.prepare(false, below);
                 let (session, given) = session.reopened(prepare, handling, observer)?;
-                (Self { place: Place::Machine(session), attached: self.attached }, given)
+                (Place::Machine(session), given)
             }
-            place => (Self { place, attached: self.attached }, Vec::new()),
+            place => (place, Vec::new()),
         };
+        let site = Self { place, attached, expanded };
         let Inspection { storage, layout, .. } = site.inspection();
         let volumes = Volumes { storage, layout, several };
         let given = (!looks).then_some(given.as_slice());

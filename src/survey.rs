@@ -13,6 +13,7 @@ use crate::erase::SwapFile;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result, both};
+use crate::expand::{Expand, Expanded};
 use crate::guest::path_serde;
 use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
@@ -33,7 +34,7 @@ use crate::plan::{Plan, Planned, recorded};
 use crate::record::{SealRecord, Subject, digest, disks, without_left};
 use crate::repair::Repair;
 use crate::report::{Event, Observer, OperationReport, Outcome};
-use crate::seal::specs;
+use crate::seal::{request, specs};
 use crate::session::{Handling, Inspection, choose_way};
 use crate::site::{Finished, Site, Where};
 use crate::sys::confine::Confinement;
@@ -49,6 +50,9 @@ pub struct Survey {
     pub image: Vec<ImageFacts>,
     /// Whether somebody else used the image meanwhile, so that what was read may have moved.
     pub moving: bool,
+    /// What would grow, with `--expand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
     /// Filesystems that would be repaired.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repairs: Vec<Repair>,
@@ -75,6 +79,8 @@ pub struct Target {
     pub root: Option<String>,
     /// Mount options beside our own.
     pub mount_options: Vec<Wanted>,
+    /// Which size the first disk would get.
+    pub expand: Option<Expand>,
     /// Whether the guest's filesystems are repaired first, on an overlay that is thrown away.
     pub repair: bool,
     /// What becomes of what the image holds besides its disk.
@@ -91,6 +97,7 @@ impl From<&Plan> for Target {
             isolation: plan.isolation.clone(),
             root: plan.root.clone(),
             mount_options: plan.mount_options.clone(),
+            expand: plan.expand.clone(),
             repair: plan.repair,
             past: plan.past,
         }
@@ -155,13 +162,16 @@ fn look(
     };
     let how = (&target.isolation, target.attach, way);
     let mut planned = operations.to_vec();
-    let site = Site::open(&specs, how, handling.clone(), observer)?;
+    let growth = target.expand.as_ref().zip(images.first()).map(|(expand, image)| expand.growth(image));
+    let grows = request(target.expand.as_ref().zip(growth.transpose()?), &handling);
+    let site = Site::open(&specs, how, (handling.clone(), grows), observer)?;
     let mut site = site.with_new_uuids(&mut planned, (&target.isolation, handling), observer)?;
     let Edited { mut operations, confinement, .. } = match site.edit(&planned, (Mode::Look, false), observer)
     {
         Ok(seen) => seen,
         Err(error) => return both(Err(error), site.abandon()),
     };
+    let expanded = site.expanded.clone();
     let prove = (plan.policy != Policy::None).then_some(plan);
     let finished = site.finish(Finish { prove, ..Finish::default() }, observer)?;
     let Finished { inspection, repairs, erasure, swap_files, proven } = finished;
@@ -169,7 +179,7 @@ fn look(
     let residue =
         if proven && prove.is_some() { Residue::Found(erasure) } else { Residue::Unknown(swap_files) };
     let (image, moving) = (images.iter().map(Image::facts).collect(), is_moving(images));
-    Ok((Survey { image, moving, repairs, inspection, confinement, operations }, residue))
+    Ok((Survey { image, moving, expanded, repairs, inspection, confinement, operations }, residue))
 }
 
 /// What is known of deleted data when a guest was looked at.

@@ -223,6 +223,7 @@ fn finish(
             finished: now(),
             input: json!({ "path": folder.to_string_lossy(), "format": WAY }),
             guest: json!({ "os": guest.os, "architecture": guest.architecture }),
+            expanded: None,
             repairs: Vec::new(),
             operations: operations.map(|(planned, report)| SealedOperation::new(planned, report)).collect(),
             left: edited.left.clone(),

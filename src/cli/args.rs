@@ -6,6 +6,7 @@ use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand, ValueEnum};
 
 use super::added::{self, Added};
 use super::clone::CloneArgs;
+use super::expand::ExpandArgs;
 use super::formats::FormatChoice;
 use super::operations::OperationsCommand;
 use super::selection::SelectionArgs;
@@ -280,6 +281,9 @@ pub struct SealArgs {
     /// Write into the image from the start: nothing is undone on failure.
     #[arg(long)]
     pub in_place: bool,
+    /// More room for the guest.
+    #[command(flatten)]
+    pub expand: ExpandArgs,
     /// Check the guest's ext and xfs filesystems first and repair them, on the overlay.
     #[arg(long, conflicts_with = "in_place")]
     pub repair: bool,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::ImageArgs;
 use super::exit::Exit;
+use super::expand::{ExpandArgs, told};
 use super::guests::libvirt;
 use super::print::Printer;
 use super::request::{Base, Chosen, catalogue, choose_from, isolation, mount_options};
@@ -58,6 +59,12 @@ pub struct CloneArgs {
     /// Put the images into this folder.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+    /// Make the first disk of the clone that large, or larger by so much (20G, +5G), and let the root fill it.
+    #[arg(long, value_name = "SIZE|+SIZE")]
+    pub expand: Option<String>,
+    /// Let this volume fill the larger disk instead, as --root names it.
+    #[arg(long, value_name = "VOLUME", requires = "expand")]
+    pub expand_volume: Option<String>,
     /// Leave the clone without a random seed of its own.
     #[arg(long)]
     pub no_random_seed: bool,
@@ -94,9 +101,11 @@ pub(super) fn clone(args: &CloneArgs, printer: &mut Printer) -> Result<Exit> {
         false => How::Thin { relative: args.relative },
         true => How::Full { format: args.output_format, compress: args.compress },
     };
-    let source = Source::open(&args.store.store(), &args.template, args.force, printer)?;
+    let mut source = Source::open(&args.store.store(), &args.template, args.force, printer)?;
     let format = source.format_of(how);
     refuse_format(how, format)?;
+    let expand = ExpandArgs { expand: args.expand.clone(), expand_volume: args.expand_volume.clone() };
+    expand.plan(args.full)?.map_or(Ok(()), |expand| source.grow(expand))?;
     let wanted = wanted(args, format)?;
     let mut deployment = match args.define {
         false => None,
@@ -120,6 +129,7 @@ pub(super) fn clone(args: &CloneArgs, printer: &mut Printer) -> Result<Exit> {
         let domain =
             deployment.as_mut().map(|deployment| deployment.deploy(&name, &cloned, format)).transpose()?;
         printer.end_progress();
+        cloned.expanded.iter().for_each(|expanded| printer.line(&told(expanded, true)));
         printer.line(&describe(&cloned, domain.as_ref(), printer));
         if let Some(terminal) = &mut shown {
             show_passwords(terminal, &generated)?;

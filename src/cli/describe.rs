@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::expand::told;
 use super::print::{Printer, bytes, clean, counts, intention};
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
@@ -95,6 +96,7 @@ pub(super) fn describe_guest(seen: &Survey, printer: &Printer) {
             clean(&points.join(", "))
         ));
     }
+    seen.expanded.iter().for_each(|expanded| printer.line(&told(expanded, false)));
     describe_operations(&seen.operations, printer);
 }
 

@@ -5,6 +5,7 @@ pub mod args;
 pub mod clone;
 mod describe;
 mod exit;
+pub mod expand;
 pub mod formats;
 mod guests;
 pub mod operations;

@@ -280,6 +280,7 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
         .hint("leave one of them out"));
     }
     let mount_options = mount_options(&args.image)?;
+    let expand = args.expand.plan(commit == CommitMode::Overlay)?;
     let plan = |images: Vec<PathBuf>| Plan {
         domain: domain.clone(),
         shutdown,
@@ -289,6 +290,7 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
         isolation: isolation.clone(),
         root: args.image.root.clone(),
         mount_options: mount_options.clone(),
+        expand: expand.clone(),
         repair: args.repair,
         commit: commit.clone(),
         erase: ErasePlan {

@@ -12,6 +12,7 @@ use super::added::{disks, refuse_disks, refuse_others};
 use super::args::{Cli, Command, ImageArgs, InspectArgs, SealArgs, VerifyArgs};
 use super::describe::{Totals, describe_erasure, describe_found, describe_guest, summary};
 use super::exit::Exit;
+use super::expand::told;
 use super::guests::{self, Guests};
 use super::operations::{list, operations};
 use super::print::{Printer, bytes, error_document};
@@ -87,6 +88,7 @@ fn seal_images(mut args: SealArgs, printer: &mut Printer) -> Result<Exit> {
         sealed = true;
         printer.end_progress();
         printer.line(&summary(&plan, &report, started, printer));
+        report.expanded.iter().for_each(|expanded| printer.line(&format!("  {}", told(expanded, true))));
         printer.phases(&report.phases);
         to_json(&report)
     })?;
@@ -102,6 +104,7 @@ fn rehearsed(plan: &mut Plan, printer: &mut Printer) -> Result<(Exit, Value)> {
     let Totals { counts, content } = Totals::of(&report.operations);
     let (images, content) = (names(&plan.images), bytes(content));
     printer.line(&format!("{images}: {counts}, {content} of content; all of it was thrown away"));
+    report.expanded.iter().for_each(|expanded| printer.line(&format!("  {}", told(expanded, true))));
     printer.phases(&report.phases);
     to_json(&report)
 }
@@ -195,6 +198,7 @@ pub(super) fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) 
         isolation: isolation(args, operations)?,
         root: args.root.clone(),
         mount_options: mount_options(args)?,
+        expand: None,
         repair: false,
         past: Past { allow_backing: args.allow_backing, ..Past::default() },
     })

@@ -138,9 +138,6 @@ const fn refused(
     Refused { name, takes_value, elsewhere: false, reason, instead }
 }
 
-const EXPAND: &str = "filesystems are not made larger when a guest is sealed";
-const EXPAND_INSTEAD: &str =
-    "let the clone do it at its first boot (cloud-init, growpart), or use virt-resize";
 const DISK: &str = "the guest's programs see no other disk than the guest's own";
 const DISK_INSTEAD: &str = "bring what they need with --copy-in or --tar-in";
 const WINDOWS: &str = "it is for Windows, and guestseal seals Linux guests";
@@ -152,7 +149,6 @@ const RHSM_INSTEAD: &str = "register at the first boot, by --firstboot; the oper
 pub const REFUSED: &[Refused] = &[
     Refused { elsewhere: true, ..refused("attach", true, DISK, DISK_INSTEAD) },
     refused("attach-format", true, DISK, DISK_INSTEAD),
-    refused("expand", false, EXPAND, EXPAND_INSTEAD),
     refused("inject-blnsvr", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-qemu-ga", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-virtio-win", true, WINDOWS, WINDOWS_INSTEAD),
@@ -193,6 +189,11 @@ const GENERAL: &[(&str, Answer, &str)] = &[
         "--add user:NAME[:KEY=VALUE…], network:dhcp, network:ADDRESS/PREFIX[:KEY=VALUE…]",
         Better,
         "an account, or an interface: not in virt-sysprep, see operations-format.md; a disk of such a name is ./user:…",
+    ),
+    (
+        "--expand [+]SIZE, --expand-volume VOLUME",
+        Better,
+        "more room for the root or another volume, in the same run: not in virt-sysprep, see expand.md",
     ),
     ("--delete", Better, "without a path, as `--remove device`: not in virt-sysprep"),
     (

@@ -45,6 +45,7 @@ pub(super) fn make(
         } else {
             convert(&image.node(true).to_string(), &file, path, (format, false))?;
         }
+        lengthen(&file, path, format, (image.virtual_bytes, image.bytes_after()))?;
         if let Some(place) = source.seed.filter(|place| wants_seed && place.disk == disk) {
             let failed = || format!("cannot write the random seed of {}", path.display());
             if let Some(at) = place_in_file(&mut file.file(), format, place.offset, SEED_BYTES as u64)? {
@@ -55,6 +56,20 @@ pub(super) fn make(
         made.files.push(file);
     }
     Ok(made)
+}
+
+/// Gives the disk of a clone its length, where that is more than the template's.
+fn lengthen(file: &NamelessFile, path: &Path, format: Format, (from, to): (u64, u64)) -> Result<()> {
+    let failed = || format!("cannot make {} larger", path.display());
+    match format {
+        _ if from >= to => Ok(()),
+        Format::Raw => file.file().set_len(to).context(failed),
+        _ => {
+            let resize = Tool::find("qemu-img")?.spawn().args(["resize", "-q", "-f", format.driver()]);
+            let (exit, _) = resize.arg(file.path()).arg(to.to_string()).output(1 << 16)?;
+            exit.success_without_complaint(&[]).map_err(|error| error.within(failed()))
+        }
+    }
 }
 
 /// The same clones with compressed clusters.

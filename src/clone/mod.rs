@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::attach::Way;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, Result, all, both};
+use crate::expand::Expanded;
 use crate::guest::path_serde;
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
@@ -105,6 +106,9 @@ pub struct Cloned {
     /// What was done to its guest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<OperationReport>,
+    /// What grew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
     /// How long it took.
     pub milliseconds: u64,
 }
@@ -153,10 +157,11 @@ pub fn clone(
         }
         None => Seed::None,
     };
-    let mut done = Vec::new();
-    if !operations.is_empty() {
+    let (mut done, mut expanded) = (Vec::new(), None);
+    if !operations.is_empty() || source.grows.is_some() {
         let as_copy = matches!(how, How::Full { .. }).then_some(format);
-        (files, done) = edit(source, files, as_copy, operations, mounting, observer)?;
+        let edited = edit(source, files, as_copy, operations, mounting, observer)?;
+        (files, done, expanded) = (edited.files, edited.operations, edited.expanded);
     }
     if let How::Full { compress: true, .. } = how {
         files = full::compressed(files, &paths, format)?;
@@ -172,6 +177,7 @@ pub fn clone(
         reflinked,
         seed,
         operations: done,
+        expanded,
         milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
 }
@@ -197,6 +203,13 @@ pub fn refuse_taken(path: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
+/// A clone of which the guest was edited.
+struct Edited {
+    files: Vec<NamelessFile>,
+    operations: Vec<OperationReport>,
+    expanded: Option<Expanded>,
+}
+
 /// Does operations on the guest of a clone that has no name yet.
 fn edit(
     source: &Source,
@@ -205,7 +218,7 @@ fn edit(
     operations: Vec<Planned>,
     mounting: &Mounting,
     observer: &mut dyn Observer,
-) -> Result<(Vec<NamelessFile>, Vec<OperationReport>)> {
+) -> Result<Edited> {
     let Mounting { attach, isolation, root, mount_options } = mounting.clone();
     let mut plan = Plan {
         domain: None,
@@ -216,6 +229,7 @@ fn edit(
         isolation,
         root,
         mount_options,
+        expand: source.grows.as_ref().map(|(expand, _)| expand.clone()),
         repair: false,
         commit: CommitMode::Overlay,
         // The template holds nothing that was deleted, and the clone what it gets.
@@ -229,11 +243,17 @@ fn edit(
         Some(format) => Overlay::copy(file, format),
     };
     let overlays: Vec<_> = files.into_iter().map(overlay).collect();
-    let applied = apply_to_guest(&mut plan, &source.images, &overlays.iter().collect::<Vec<_>>(), observer)?;
+    let growth = source.grows.as_ref().map(|(_, growth)| *growth);
+    let images = (source.images.as_slice(), growth);
+    let applied = apply_to_guest(&mut plan, images, &overlays.iter().collect::<Vec<_>>(), observer)?;
     if let Some(error) = crate::sys::trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the clone is not trusted").caused_by(error));
     }
-    Ok((overlays.into_iter().map(Overlay::into_file).collect(), applied.edited.operations))
+    Ok(Edited {
+        files: overlays.into_iter().map(Overlay::into_file).collect(),
+        operations: applied.edited.operations,
+        expanded: applied.expanded,
+    })
 }
 
 /// Gives the files their names, the first last; on failure none has one.

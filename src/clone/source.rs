@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use super::How;
 use crate::action::random_seed::{SEED_BYTES, place};
 use crate::error::{Error, Result};
+use crate::expand::{Expand, Growth};
 use crate::image::format::Format;
 use crate::image::info::Image;
 use crate::image::lock::Use;
 use crate::image::past::Past;
 use crate::record::template::SeedPlace;
 use crate::report::{Event, Observer};
+use crate::seal::growth;
 use crate::template::Template;
 use crate::template::store::{Store, check_name};
 
@@ -25,6 +27,8 @@ pub struct Source {
     pub images: Vec<Image>,
     /// Where clones get their seeds.
     pub(super) seed: Option<SeedPlace>,
+    /// Whether clones are larger, and by how much.
+    pub(super) grows: Option<(Expand, Growth)>,
 }
 
 impl Source {
@@ -48,7 +52,16 @@ impl Source {
             judged => judged?,
         }
         let seed = usable_seed(&template, &images)?;
-        Ok(Self { template, images, seed })
+        Ok(Self { template, images, seed, grows: None })
+    }
+
+    /// Makes clones larger than the template.
+    ///
+    /// # Errors
+    /// A usage error when they would be smaller; [`crate::ErrorKind::Unsupported`] when they cannot be larger.
+    pub fn grow(&mut self, expand: Expand) -> Result<()> {
+        self.grows = growth(Some(&expand), &mut self.images)?.map(|growth| (expand, growth));
+        Ok(())
     }
 
     /// The format of a clone.

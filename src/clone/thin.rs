@@ -34,7 +34,7 @@ pub(super) fn make(source: &Source, paths: &[PathBuf], relative: bool, wants_see
         })?;
         let file = NamelessFile::make(folder_of(path), MODE)?;
         let thin = Thin {
-            virtual_bytes: image.virtual_bytes.next_multiple_of(512),
+            virtual_bytes: image.bytes_after(),
             backing_file: below,
             backing_format: image.format.driver(),
             mark: None,

@@ -137,6 +137,11 @@ impl Image {
         self.grows_to = Some(bytes).filter(|bytes| *bytes > self.virtual_bytes);
     }
 
+    /// The length of the disk of what lies over it, in bytes: whole sectors, and what it grows to.
+    pub fn bytes_after(&self) -> u64 {
+        self.grows_to.unwrap_or(self.virtual_bytes.next_multiple_of(512))
+    }
+
     /// The length of the disk in it, and the one that it gets, where it grows.
     pub(super) fn growing(&self) -> Option<Growing> {
         self.grows_to.map(|to| Growing { from: self.virtual_bytes, to })

@@ -38,7 +38,7 @@ impl Overlay {
         let file = NamelessFile::make(folder, 0o600)?;
         let mut bytes = file.file();
         let thin = Thin {
-            virtual_bytes: image.growing().map_or(image.virtual_bytes.next_multiple_of(512), |growing| growing.to),
+            virtual_bytes: image.bytes_after(),
             backing_file: name,
             backing_format: image.format.driver(),
             mark: Some(Identity::of(image.lock.file())?.inode),

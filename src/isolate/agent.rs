@@ -13,10 +13,12 @@ use crate::erase::policy::ErasePlan;
 use crate::erase::report::Erasure;
 use crate::erase::{SwapFile, erase};
 use crate::error::{Context, Error, Result};
+use crate::expand::{Request, expand};
 use crate::mount::options::Access;
 use crate::operation::unchecked;
 use crate::report::{Event, Observer};
 use crate::session::{Attachment, Handling, Session};
+use crate::stack::grow::Grower;
 use crate::stack::key::Key;
 use crate::stack::{Opening, Stack};
 use crate::uuids;
@@ -105,6 +107,7 @@ impl Agent {
     fn answer(&mut self, ask: ToMachine<'_>, host: &mut Host<'_>) -> Result<FromMachine> {
         match ask {
             ToMachine::Prepare(prepare) => self.prepare(prepare, host),
+            ToMachine::Expand(request) => self.expand(&request, host),
             ToMachine::Open(handling) => self.open(&handling, host),
             ToMachine::Edit(start) => self.edit(*start, host),
             ToMachine::Data(_) => Err(Error::failed("nobody asked where a disk has data")),
@@ -146,6 +149,13 @@ impl Agent {
             Ok(AttachedDisk::device(path.clone(), Some(made.clone()), read_only))
         };
         self.disks.iter().enumerate().map(device).chain(self.made.iter().map(made)).collect()
+    }
+
+    fn expand(&mut self, request: &Request, host: &mut Host<'_>) -> Result<FromMachine> {
+        let attachment = Attachment::of(self.devices(request.access == Access::Look)?)?;
+        let grown = expand(&attachment, request, &mut Grower, host);
+        let (expanded, layered) = attachment.close_after(grown)?;
+        Ok(FromMachine::Expanded(Box::new(expanded), layered))
     }
 
     fn open(&mut self, handling: &Handling, host: &mut Host<'_>) -> Result<FromMachine> {

@@ -9,7 +9,9 @@ use super::protocol::{Finish, FromMachine, Opened, Prepare, ToMachine};
 use crate::apply::Mode;
 use crate::erase::report::Erasure;
 use crate::error::{Error, Result};
+use crate::expand::{self, Expanded};
 use crate::image::live::DiskFiles;
+use crate::mount::options::Access;
 use crate::operation::schema::Terms;
 use crate::plan::Planned;
 use crate::report::{Event, Observer, Stage};
@@ -52,6 +54,28 @@ impl Prepared {
     ) -> Result<Self> {
         match ask_within(OPENING, &mut machine, &files, &ToMachine::Prepare(prepare), observer)? {
             FromMachine::Prepared(_) => Ok(Self { machine, files }),
+            _ => Err(wrong(&mut machine)),
+        }
+    }
+
+    /// Has the guest take more room; what was opened is opened anew where that lies in between, as `again` says.
+    ///
+    /// # Errors
+    /// When something cannot grow, and those of the machine.
+    pub fn expanded(
+        self,
+        request: expand::Request,
+        again: Prepare,
+        observer: &mut dyn Observer,
+    ) -> Result<(Self, Expanded)> {
+        let Self { mut machine, files } = self;
+        let looks = request.access == Access::Look;
+        match ask(&mut machine, &files, &ToMachine::Expand(request), observer)? {
+            FromMachine::Expanded(expanded, layered) if layered && !looks => {
+                observer.event(Event::Stage(Stage::OpeningVolumes));
+                Ok((Self::new(machine, files, again, observer)?, *expanded))
+            }
+            FromMachine::Expanded(expanded, _) => Ok((Self { machine, files }, *expanded)),
             _ => Err(wrong(&mut machine)),
         }
     }

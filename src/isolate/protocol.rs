@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::erase::extent::Extent;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::erase::report::Erasure;
+use crate::expand::{self, Expanded};
 use crate::guest::path_serde;
 use crate::repair::Repair;
 use crate::report::Stage;
@@ -24,6 +25,8 @@ use crate::worker::{WireError, WireKey};
 pub enum ToMachine<'a> {
     /// Open what lies below filesystems; what was open is closed first. Answered by [`FromMachine::Prepared`].
     Prepare(Prepare),
+    /// Have the guest take more room, or only say what would grow. Answered by [`FromMachine::Expanded`].
+    Expand(expand::Request),
     /// Find the guest and mount it. Answered by [`FromMachine::Opened`].
     Open(Handling),
     /// Have a worker edit it. Answered by what the worker says, and [`FromMachine::Edited`].
@@ -79,6 +82,8 @@ pub enum FromMachine {
     WhereIsData(usize),
     /// What could be opened is, with these new UUIDs.
     Prepared(Vec<NewUuid>),
+    /// What grew; and whether what lies below filesystems is to be opened anew.
+    Expanded(Box<Expanded>, bool),
     /// The guest is mounted.
     Opened(Box<Opened>),
     /// What the worker says.

@@ -18,6 +18,7 @@ use crate::apply::Left;
 use crate::domain;
 use crate::erase::report::Erasure;
 use crate::error::{Context, Error, Result};
+use crate::expand::Expanded;
 use crate::fault::{self, Point};
 use crate::image::container::ContainerErasure;
 use crate::image::nameless::{NamelessFile, folder_of};
@@ -105,6 +106,9 @@ pub struct Seal {
     pub domain: Option<domain::Identity>,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
+    /// What grew before, with `--expand`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
     /// Filesystems that were repaired before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repairs: Vec<Repair>,

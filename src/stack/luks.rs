@@ -17,7 +17,8 @@ use crate::sys::tool::Tool;
 const NO_KEY: i32 = 2;
 /// How long one key may be tried: the derivation may take a gigabyte of memory, under emulation, for each key slot.
 const PATIENCE: Duration = Duration::from_secs(540);
-const WORDS: [&str; 6] = ["open", "--type", "luks", "--key-file", "-", "--batch-mode"];
+/// Without the kernel's keyring a volume that is open can be resized without its key.
+const WORDS: [&str; 7] = ["open", "--type", "luks", "--key-file", "-", "--batch-mode", "--disable-keyring"];
 
 pub(super) fn open(below: &mut Below<'_>) -> Result<Vec<Device>> {
     let is_luks = |volume: &Volume| {

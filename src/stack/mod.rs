@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cost;
+pub mod grow;
 pub mod key;
 mod luks;
 mod lvm;
@@ -154,12 +155,7 @@ impl Below<'_> {
 
     /// The block device of a volume.
     fn node(&self, volume: &Volume) -> Result<PathBuf> {
-        let disk = self.disks.get(volume.disk).ok_or_else(|| Error::failed("a disk is missing"))?;
-        match &volume.partition {
-            None => Ok(disk.path().to_path_buf()),
-            Some(_) => find_partition(disk.path(), volume.offset, volume.length)
-                .ok_or_else(|| Error::failed(format!("the kernel does not see {}", name(volume)))),
-        }
+        node_on(self.disks, volume)
     }
 
     /// Where the bytes of a device of device-mapper lie.
@@ -192,6 +188,16 @@ impl Below<'_> {
             }
         }
         Ok(known)
+    }
+}
+
+/// The block device of a volume of these disks.
+fn node_on(disks: &[AttachedDisk], volume: &Volume) -> Result<PathBuf> {
+    let disk = disks.get(volume.disk).ok_or_else(|| Error::failed("a disk is missing"))?;
+    match &volume.partition {
+        None => Ok(disk.path().to_path_buf()),
+        Some(_) => find_partition(disk.path(), volume.offset, volume.length)
+            .ok_or_else(|| Error::failed(format!("the kernel does not see {}", name(volume)))),
     }
 }
 

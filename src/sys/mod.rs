@@ -4,6 +4,7 @@ pub mod child;
 pub mod confine;
 pub mod dumps;
 mod exec;
+pub mod grow;
 pub mod holes;
 pub mod interface;
 pub mod interrupt;

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use nix::errno::Errno;
 use nix::libc::{c_char, c_int};
 
 /// `struct blkpg_partition` of linux/blkpg.h.
@@ -31,6 +32,8 @@ struct Request {
 
 /// `BLKPG_DEL_PARTITION`.
 const DELETE: c_int = 2;
+/// `BLKPG_RESIZE_PARTITION`.
+const RESIZE: c_int = 3;
 
 mod ioctl {
     nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), super::Request);
@@ -62,10 +65,27 @@ pub fn find_partition(disk: &Path, start: u64, length: u64) -> Option<PathBuf> {
     })
 }
 
+/// Tells the kernel that a partition of a disk has another length, in bytes; nothing where it knows of no such partition.
+///
+/// # Errors
+/// EBUSY when it would reach into another one.
+pub fn resize_partition(disk: impl AsFd, number: u32, start: u64, length: u64) -> nix::Result<()> {
+    let wide = |bytes| i64::try_from(bytes).map_err(|_| Errno::EOVERFLOW);
+    let number = c_int::try_from(number).map_err(|_| Errno::EOVERFLOW)?;
+    match ask(disk, RESIZE, Partition { start: wide(start)?, length: wide(length)?, number, names: [0; 128] })
+    {
+        Err(Errno::ENXIO) => Ok(()),
+        result => result,
+    }
+}
+
 fn delete(disk: impl AsFd, number: c_int) -> nix::Result<()> {
-    let mut partition = Partition { start: 0, length: 0, number, names: [0; 128] };
+    ask(disk, DELETE, Partition { start: 0, length: 0, number, names: [0; 128] })
+}
+
+fn ask(disk: impl AsFd, operation: c_int, mut partition: Partition) -> nix::Result<()> {
     let request = Request {
-        operation: DELETE,
+        operation,
         flags: 0,
         length: c_int::try_from(size_of::<Partition>()).unwrap_or(c_int::MAX),
         data: ptr::from_mut(&mut partition).cast(),

@@ -59,7 +59,7 @@ fn package_of(program: &str) -> &'static str {
         "bwrap" => "bubblewrap",
         "modprobe" => "kmod",
         "xz" => "xz-utils (Debian, Ubuntu) or xz",
-        "e2fsck" | "tune2fs" => "e2fsprogs",
+        "e2fsck" | "tune2fs" | "resize2fs" => "e2fsprogs",
         "xfs_repair" | "xfs_db" => "xfsprogs",
         "btrfstune" => "btrfs-progs",
         "swaplabel" => "util-linux",

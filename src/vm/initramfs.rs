@@ -44,8 +44,18 @@ const PLAIN_MODULES: [&str; 15] = [
     "blake2b_generic",
     "crc32_generic",
 ];
-const PLAIN_PROGRAMS: [&str; 9] =
-    ["e2fsck", "tune2fs", "xfs_repair", "xfs_db", "btrfs", "btrfstune", "fsck.fat", BWRAP, "swaplabel"];
+const PLAIN_PROGRAMS: [&str; 10] = [
+    "e2fsck",
+    "tune2fs",
+    "resize2fs",
+    "xfs_repair",
+    "xfs_db",
+    "btrfs",
+    "btrfstune",
+    "fsck.fat",
+    BWRAP,
+    "swaplabel",
+];
 const STACK_MODULES: [&str; 42] = [
     "dm_mod",
     "dm_crypt",

@@ -88,7 +88,8 @@ fn the_installed_programs_have_no_further_option() {
 }
 
 /// A good use of each option that is not a step and not refused.
-const GENERAL: [&[&str]; 35] = [
+const GENERAL: [&[&str]; 36] = [
+    &["--expand", "+1G"],
     &["--run", "setup.sh"],
     &["--mount-options", "/:noatime"],
     &["--color"],

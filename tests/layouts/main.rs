@@ -9,6 +9,7 @@ mod common;
 #[path = "../common/kernel.rs"]
 mod kernel;
 
+mod expand;
 mod hostile;
 mod options;
 mod refused;
