@@ -103,6 +103,27 @@ fn many_clones_have_their_own_names_and_full_ones_stand_alone() {
 }
 
 #[test]
+fn clones_may_be_larger_than_their_template() {
+    if !ready() {
+        return;
+    }
+    let rig = Rig::with("alpine");
+    rig.run("clone --expand 300M", &["t", "./less"]).expect(2).says(&["would shrink"]);
+    for (name, words) in [("thin", ""), ("full", "--full"), ("raw", "--full --output-format raw")] {
+        let cloned = rig
+            .run(&format!("clone --json --expand +512M {words}"), &["t", &format!("./{name}")])
+            .expect(0)
+            .result();
+        let grown = &cloned["expanded"];
+        assert_eq!((&grown["from"], &grown["to"]), (&(512 << 20).into(), &(1 << 30).into()), "{cloned:#}");
+        assert!(grown["filesystem-bytes-after"].as_u64() > grown["filesystem-bytes-before"].as_u64());
+        let info = tool("qemu-img", ["info", "--output=json", cloned["image"].as_str().unwrap()]);
+        assert_eq!(serde_json::from_str::<Value>(&info).unwrap()["virtual-size"], 1 << 30);
+    }
+    rig.run("template verify", &["t"]).expect(0);
+}
+
+#[test]
 fn where_files_have_checksums_an_operation_gives_the_seed() {
     if !ready() {
         return;
