@@ -50,6 +50,8 @@ pub struct Plan {
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.
     pub formats: Vec<Option<Format>>,
+    /// Where the folders of block devices are, where the user said it.
+    pub work_dir: Option<PathBuf>,
     /// How to attach them; none to take the first way that works.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.

@@ -13,7 +13,8 @@ use crate::image::commit::{Pending, interrupted};
 use crate::image::container::ContainerErasure;
 use crate::image::group::{Standing, standing};
 use crate::image::lock::{LockedImage, Use};
-use crate::image::nameless::{folder_of, sweep};
+use crate::image::nameless::sweep;
+use crate::image::place::{Named, Place};
 use crate::record::{PendingRecord, SealRecord, digest};
 use crate::report::{Event, Observer, Stage};
 use crate::sys::interrupt;
@@ -57,7 +58,7 @@ pub fn of_several(mut disks: Vec<SealedDisk>) -> (Vec<SealedDisk>, Option<String
 /// just begun and the images are unchanged; then nothing is left of it.
 pub fn finish(
     pending: Pending<'_>,
-    image: &Path,
+    image: &Place,
     record: PendingRecord,
     observer: &mut dyn Observer,
 ) -> Result<Committed> {
@@ -92,10 +93,10 @@ fn record_it(pending: &Pending<'_>, record: PendingRecord, observer: &mut dyn Ob
 /// # Errors
 /// [`crate::ErrorKind::Busy`] while a run works on it or a guest runs on it, [`crate::ErrorKind::Interrupted`] when it
 /// fails again, failed when a journal is damaged or of another image, or a disk is missing.
-pub fn recover(image: &Path, observer: &mut dyn Observer) -> Result<Option<Committed>> {
+pub fn recover(image: Named<'_>, observer: &mut dyn Observer) -> Result<Option<Committed>> {
     match recover_from(image, observer)? {
         Recovered::Done(done) => Ok(done.map(|done| *done)),
-        Recovered::Elsewhere(first) => match recover_from(&first, observer)? {
+        Recovered::Elsewhere(first) => match recover_from(Named { path: &first, ..image }, observer)? {
             Recovered::Done(done) => Ok(done.map(|done| *done)),
             Recovered::Elsewhere(_) => {
                 let what = format!("the journal of {} is not that of a first disk", first.display());
@@ -112,14 +113,16 @@ enum Recovered {
     Elsewhere(PathBuf),
 }
 
-fn recover_from(image: &Path, observer: &mut dyn Observer) -> Result<Recovered> {
-    let open = |image: &Path| {
-        let image = image.canonicalize().context(|| format!("cannot find the image {}", image.display()))?;
-        let lock = LockedImage::open(&image, Use::Commit)?;
-        sweep(folder_of(&image))?;
+fn recover_from(image: Named<'_>, observer: &mut dyn Observer) -> Result<Recovered> {
+    let open = |path: &Path| {
+        let image = Place::find(Named { path, ..image })?;
+        let lock = LockedImage::open(&image.path, Use::Commit)?;
+        if image.folder().is_dir() {
+            sweep(image.folder())?;
+        }
         Ok((image, lock))
     };
-    let (image, lock) = open(image)?;
+    let (image, lock) = open(image.path)?;
     let others = match standing(&image, &lock)? {
         Standing::Nothing => return Ok(Recovered::Done(None)),
         Standing::Elsewhere(first) => return Ok(Recovered::Elsewhere(first)),
@@ -131,6 +134,6 @@ fn recover_from(image: &Path, observer: &mut dyn Observer) -> Result<Recovered> 
     let _hold = interrupt::hold();
     images.iter().try_for_each(|(_, lock)| lock.keep_readers_out())?;
     observer.event(Event::Stage(Stage::Writing));
-    let record = PendingRecord::prepare(&image)?;
+    let record = PendingRecord::prepare(&image.seat)?;
     finish(pending, &image, record, observer).map(|done| Recovered::Done(Some(Box::new(done))))
 }

@@ -13,7 +13,6 @@ use crate::expand::Expanded;
 use crate::image::commit::CommitMode;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
-use crate::image::nameless::folder_of;
 use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::phases::{Phase, Timed};
@@ -80,5 +79,6 @@ pub fn rehearse(plan: &mut Plan, observer: &mut dyn Observer) -> Result<Rehearsa
 }
 
 fn overlay(image: &Image) -> Result<Overlay> {
-    Overlay::make(image, folder_of(&image.path)).or_else(|_| Overlay::make(image, Path::new(ELSEWHERE)))
+    let beside = image.place.make_folder().and_then(|folder| Overlay::make(image, folder));
+    beside.or_else(|_| Overlay::make(image, Path::new(ELSEWHERE)))
 }

@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Context, Error, Result};
 use crate::fault::{self, Point};
 use crate::image::commit::{self, CommitMode, Pending};
 use crate::image::container;
 use crate::image::info::Image;
-use crate::image::nameless::{NamelessFile, folder_of};
+use crate::image::nameless::NamelessFile;
 use crate::image::overlay::Overlay;
+use crate::image::place::Place;
 use crate::plan::Plan;
 use crate::record::{PendingRecord, SealRecord, WrittenRecord, digest};
 use crate::recover::{Committed, SealedDisk, finish};
@@ -33,21 +34,22 @@ impl Files {
     ///
     /// # Errors
     /// When a folder cannot be written, or something stands in the way.
-    pub fn make(plan: &Plan, images: &[Image], sealed: &[PathBuf]) -> Result<Self> {
+    pub fn make(plan: &Plan, images: &[Image], sealed: &[Place]) -> Result<Self> {
         let [first, ..] = sealed else { return Err(Error::usage("no image is named")) };
-        let record = PendingRecord::prepare(first)?;
+        let record = PendingRecord::prepare(&first.seat)?;
         let (mut outputs, mut overlays) = (Vec::new(), Vec::new());
         for (image, sealed) in images.iter().zip(sealed) {
             match plan.commit {
                 CommitMode::InPlace => {}
                 CommitMode::Overlay => {
-                    let folder = folder_of(&image.path);
+                    image.place.must_last()?;
+                    let folder = image.place.folder();
                     Pending::clear(image)?;
                     let journal = NamelessFile::make(folder, 0o600)?;
                     overlays.push((Overlay::make(image, folder)?, Some(journal)));
                 }
                 CommitMode::Output { .. } => {
-                    let folder = folder_of(sealed);
+                    let folder = sealed.folder();
                     outputs.push(NamelessFile::make(folder, image.mode()?)?);
                     overlays.push((Overlay::make(image, folder)?, None));
                 }
@@ -68,7 +70,7 @@ impl Files {
     pub fn commit(
         self,
         plan: &Plan,
-        (images, sealed): (&[Image], &[PathBuf]),
+        (images, sealed): (&[Image], &[Place]),
         mut statement: SealRecord,
         observer: &mut dyn Observer,
     ) -> Result<Committed> {
@@ -79,7 +81,7 @@ impl Files {
                 let _hold = interrupt::hold();
                 let record_text = serde_json::to_value(&statement).context(|| "cannot make the record")?;
                 let pending = Pending::begin(&mut overlays, images, (record_text, plan.digest))?;
-                finish(pending, &images[0].path, record, observer)
+                finish(pending, &images[0].place, record, observer)
             }
             CommitMode::Output { format, compress, .. } => {
                 let mut containers = Vec::new();
@@ -87,7 +89,7 @@ impl Files {
                     overlays.iter().zip(images).zip(outputs.iter().zip(sealed))
                 {
                     let (output, path) = new;
-                    let (to, how) = ((output, path.as_path()), (*format, *compress));
+                    let (to, how) = ((output, path.path.as_path()), (*format, *compress));
                     containers.extend(commit::into_new_file(overlay, image, to, how)?);
                 }
                 let container = container::sum(containers);
@@ -95,14 +97,14 @@ impl Files {
                 let files: Vec<_> = outputs
                     .iter()
                     .zip(sealed)
-                    .map(|(output, path)| (output.file(), path.as_path()))
+                    .map(|(output, place)| (output.file(), place.path.as_path()))
                     .collect();
                 let (record, disks) = hashed(plan, &files, statement, record, observer)?;
                 interrupt::check_before("giving the new file its name")?;
                 let _hold = interrupt::hold();
                 // The first, beside which the record is, comes last.
-                for (output, path) in outputs.iter_mut().zip(sealed).rev() {
-                    output.name_over(path.file_name().unwrap_or_default())?;
+                for (output, place) in outputs.iter_mut().zip(sealed).rev() {
+                    output.name_over(place.path.file_name().unwrap_or_default())?;
                 }
                 fault::point(Point::OutputNamed)?;
                 Ok(Committed { record: record.name()?, disks, container })

@@ -24,9 +24,10 @@ use crate::image::container::ContainerErasure;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::live::DiskFiles;
 use crate::image::lock::{LockedImage, Use};
-use crate::image::nameless::{folder_of, sweep};
+use crate::image::nameless::sweep;
 use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
+use crate::image::place::{Named, Place};
 use crate::image::qcow2::CLUSTER;
 use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
@@ -108,14 +109,16 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     let mut images = open_images(plan, usage, observer)?;
     fault::point(Point::Locked)?;
     let grows = growth(plan.expand.as_ref(), &mut images)?;
-    let mut sealed = sealed_paths(plan, &images)?;
-    sealed.iter().try_for_each(|path| sweep(folder_of(path)))?;
+    let mut sealed = sealed_places(plan, &images)?;
+    for place in &sealed {
+        sweep(place.make_folder()?)?;
+    }
     // All files are made before anything is mounted: a full or read-only folder shows while nothing is done yet, and
     // names are given within one mount only.
     let files = Files::make(plan, &images, &sealed)?;
     fault::point(Point::FilesMade)?;
     let applied = apply_to_guest(plan, (&images, grows), &files.overlays(), observer)
-        .map_err(|error| about_room(error, sealed.iter().map(|path| folder_of(path))))?;
+        .map_err(|error| about_room(error, sealed.iter().map(Place::folder)))?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
@@ -134,13 +137,13 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
             "{} bytes of the file that hold nothing of its disk are not zero",
             container.bytes_nonzero
         );
-        let image = sealed[0].display();
+        let image = sealed[0].path.display();
         return Err(Error::new(ErrorKind::Found, what).within(format!("{image} is sealed, but")));
     }
     Ok(SealReport {
         domain: identity(plan),
         input,
-        image: sealed.swap_remove(0),
+        image: sealed.swap_remove(0).path,
         disks,
         record,
         attached,
@@ -165,7 +168,8 @@ pub(crate) fn open_images(plan: &Plan, usage: Use, observer: &mut dyn Observer) 
     }
     plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let open = |(number, image): (usize, &PathBuf)| {
-        Image::open(image, plan.formats.get(number).copied().flatten(), usage, plan.past)
+        let named = Named { path: image, work_dir: plan.work_dir.as_deref() };
+        Image::open(named, plan.formats.get(number).copied().flatten(), usage, plan.past)
     };
     let images = plan.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
     for held in images.iter().flat_map(Image::holds) {
@@ -294,14 +298,14 @@ fn statement(
     plan: &Plan,
     images: &[Image],
     applied: &Applied,
-    sealed: &[PathBuf],
+    sealed: &[Place],
     started: String,
 ) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.edited.operations);
     let facts: Vec<_> = images.iter().map(Image::facts).collect();
-    let subject = |path: &PathBuf| Subject {
-        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    let subject = |place: &Place| Subject {
+        name: place.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: BTreeMap::new(),
     };
     SealRecord {
@@ -333,18 +337,18 @@ fn statement(
 }
 
 /// What is sealed of each disk: its image, or the new file. The record stands beside the first.
-fn sealed_paths(plan: &Plan, images: &[Image]) -> Result<Vec<PathBuf>> {
+fn sealed_places(plan: &Plan, images: &[Image]) -> Result<Vec<Place>> {
     if images.is_empty() {
         return Err(Error::usage("no image is named"));
     }
     let CommitMode::Output { paths, .. } = &plan.commit else {
-        return Ok(images.iter().map(|image| image.path.clone()).collect());
+        return Ok(images.iter().map(|image| image.place.clone()).collect());
     };
     if paths.len() != images.len() {
         return Err(Error::usage(format!("{} new files are named for {} disks", paths.len(), images.len())));
     }
     paths.iter().try_for_each(|path| check_new(path, images))?;
-    Ok(paths.clone())
+    Ok(paths.iter().map(|path| Place::new_file(path)).collect())
 }
 
 /// Refuses a new file that cannot be one.
@@ -360,6 +364,10 @@ fn check_new(path: &Path, images: &[Image]) -> Result<()> {
     if path.is_file() {
         // What is replaced may be the image of another running guest.
         LockedImage::open(path, Use::Commit)?;
+    } else if path.exists() {
+        return Err(Error::usage(format!("{} is no regular file", path.display())).hint(
+            "--output takes the name of a new file; qemu-img convert -n writes it to a device afterwards",
+        ));
     }
     Ok(())
 }

@@ -19,10 +19,10 @@ use crate::image::container::{self, ContainerResidue};
 use crate::image::format::Format;
 use crate::image::info::{Image, ImageFacts};
 use crate::image::lock::Use;
-use crate::image::nameless::folder_of;
 use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::image::past::Past;
+use crate::image::place::Named;
 use crate::inspect::layout::volume_name;
 use crate::isolate::Isolation;
 use crate::isolate::host::finished;
@@ -71,6 +71,8 @@ pub struct Target {
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.
     pub formats: Vec<Option<Format>>,
+    /// Where the folders of block devices are, where the user said it.
+    pub work_dir: Option<PathBuf>,
     /// How to attach them.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
@@ -93,6 +95,7 @@ impl From<&Plan> for Target {
         Self {
             images: plan.images.clone(),
             formats: plan.formats.clone(),
+            work_dir: plan.work_dir.clone(),
             attach: plan.attach,
             isolation: plan.isolation.clone(),
             root: plan.root.clone(),
@@ -122,7 +125,8 @@ fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
     let mut open = |(number, path): (usize, &PathBuf)| {
         observer.event(Event::Image(path));
         let format = target.formats.get(number).copied().flatten();
-        let image = Image::open(path, format, usage, target.past)?;
+        let named = Named { path, work_dir: target.work_dir.as_deref() };
+        let image = Image::open(named, format, usage, target.past)?;
         if let Some(who) = image.lock.moving() {
             let name = path.display();
             observer
@@ -149,7 +153,7 @@ fn look(
     plan: ErasePlan,
     observer: &mut dyn Observer,
 ) -> Result<(Survey, Residue)> {
-    let overlay = |image: &Image| Overlay::make(image, folder_of(&image.path));
+    let overlay = |image: &Image| Overlay::make(image, image.place.make_folder()?);
     let overlays =
         if target.repair { images.iter().map(overlay).collect::<Result<_>>()? } else { Vec::new() };
     let specs = specs(images, &overlays.iter().collect::<Vec<_>>(), overlays.is_empty())?;
@@ -242,8 +246,9 @@ pub struct DiskVerdict {
 pub fn verify(target: &Target, catalogue: &Catalogue, observer: &mut dyn Observer) -> Result<Verdict> {
     // Before their record, which an interrupted commit has not written yet.
     let images = open(target, observer)?;
+    let seats: Vec<_> = images.iter().map(|image| image.place.seat.as_path()).collect();
     let SealRecord { predicate: seal, subject, .. } =
-        disks::load(&target.images).map_err(|error| blame(&images, error))?;
+        disks::load(&seats).map_err(|error| blame(&images, error))?;
     let wanted = disks::matched(&target.images, &subject)?;
     let planned = recorded(catalogue, seal.operations)?;
     let judge = |observer: &mut dyn Observer| {

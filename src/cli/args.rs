@@ -9,6 +9,7 @@ use super::clone::CloneArgs;
 use super::expand::ExpandArgs;
 use super::formats::FormatChoice;
 use super::operations::OperationsCommand;
+use super::place::{PlaceArgs, RecoverArgs};
 use super::selection::SelectionArgs;
 use super::template::TemplateCommand;
 use super::virt::Called;
@@ -51,11 +52,7 @@ pub enum Command {
     /// Hold sealed images against their records.
     Verify(VerifyArgs),
     /// Finish a commit that was interrupted.
-    Recover {
-        /// The images.
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<PathBuf>,
-    },
+    Recover(RecoverArgs),
     /// Make clones of a template: thin or full, with what each has of its own.
     Clone(Box<CloneArgs>),
     /// Make, list, check and delete templates.
@@ -153,6 +150,9 @@ pub struct ImageArgs {
     /// Work on a thin image whose backing files stay as they are: they still hold what is deleted from it.
     #[arg(long)]
     pub allow_backing: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// The ways to attach, and the choice to let guestseal choose.
@@ -194,7 +194,7 @@ pub struct DomainArgs {
 }
 
 /// What of looking `--tree` has no use for: nothing is attached.
-const NOT_WITH_A_FOLDER: [&str; 13] = [
+const NOT_WITH_A_FOLDER: [&str; 14] = [
     "images",
     "domain",
     "connect",
@@ -208,6 +208,7 @@ const NOT_WITH_A_FOLDER: [&str; 13] = [
     "root",
     "mount_options",
     "allow_backing",
+    "work_dir",
 ];
 
 /// What of sealing `--tree` has no use for besides: nothing is erased or committed.

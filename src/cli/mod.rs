@@ -9,6 +9,7 @@ pub mod expand;
 pub mod formats;
 mod guests;
 pub mod operations;
+pub mod place;
 pub mod print;
 pub mod request;
 mod run;

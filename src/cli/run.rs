@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::expand::told;
 use super::guests::{self, Guests};
 use super::operations::{list, operations};
+use super::place::PlaceArgs;
 use super::print::{Printer, bytes, error_document};
 use super::request::{Plans, catalogue, choose, isolation, mount_options, plans};
 use super::{clone, template, tree, virt};
@@ -22,6 +23,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
+use crate::image::place::Named;
 use crate::plan::{Plan, Planned};
 use crate::recover::of_several;
 use crate::rehearsal::rehearse;
@@ -39,7 +41,9 @@ pub(super) fn run(cli: Cli, printer: &mut Printer) -> Result<Exit> {
         Some(Command::Seal(args)) => seal_images(args, printer),
         Some(Command::Inspect(args)) => inspect(args, printer),
         Some(Command::Verify(args)) => verify_images(&args, printer),
-        Some(Command::Recover { images }) => each(&images, printer, recover),
+        Some(Command::Recover(args)) => {
+            each(&args.images, printer, |image, printer| recover(image, &args.place, printer))
+        }
         Some(Command::Clone(args)) => clone::clone(&args, printer),
         Some(Command::Template(command)) => template::template(command, printer),
         Some(Command::Operations(command)) => operations(command, printer),
@@ -194,6 +198,7 @@ pub(super) fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) 
     Ok(Target {
         images: Vec::new(),
         formats: guests.formats.clone(),
+        work_dir: args.place.work_dir.clone(),
         attach: args.attach.way(),
         isolation: isolation(args, operations)?,
         root: args.root.clone(),
@@ -281,8 +286,9 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
     })
 }
 
-fn recover(image: &std::path::PathBuf, printer: &mut Printer) -> Result<(Exit, Value)> {
-    let finished = crate::recover::recover(image, printer).map_err(|error| about(image, error))?;
+fn recover(image: &Path, place: &PlaceArgs, printer: &mut Printer) -> Result<(Exit, Value)> {
+    let named = Named { path: image, work_dir: place.work_dir.as_deref() };
+    let finished = crate::recover::recover(named, printer).map_err(|error| about(image, error))?;
     printer.end_progress();
     let text = finished.as_ref().map_or_else(
         || "nothing to recover".to_owned(),

@@ -221,6 +221,7 @@ fn edit(
 ) -> Result<Edited> {
     let Mounting { attach, isolation, root, mount_options } = mounting.clone();
     let mut plan = Plan {
+        work_dir: None,
         domain: None,
         shutdown: None,
         images: source.template.images.clone(),

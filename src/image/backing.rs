@@ -15,6 +15,7 @@ use super::info::{check_qcow2, node};
 use super::lock::{LockedImage, Use};
 use super::nameless::folder_of;
 use super::past::Past;
+use super::place::Place;
 use super::qcow2::Header;
 use super::vmdk;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -119,7 +120,7 @@ impl Layer {
             ErrorKind::Usage => Error::unsupported("it is no file of a disk").caused_by(error),
             _ => error,
         })?;
-        refuse_interrupted(&path)?;
+        refuse_interrupted(&Place::find(path.as_path().into())?)?;
         let header = match format {
             // Only read: what snapshots it has is no matter of the image above it.
             Format::Qcow2 => {

@@ -19,6 +19,7 @@ use super::one_or_all;
 use super::overlay::Overlay;
 use super::part::{Part, overlay_path, remove_all};
 use super::past;
+use super::place::Place;
 use crate::error::{Context, Error, ErrorKind, Result, both};
 use crate::fault::{self, Point};
 use crate::sys::tool::Tool;
@@ -48,8 +49,8 @@ pub enum CommitMode {
 ///
 /// # Errors
 /// [`ErrorKind::Interrupted`] when it has a journal that still says something.
-pub fn refuse_interrupted(image: &Path) -> Result<()> {
-    let journal = journal::path_of(image);
+pub fn refuse_interrupted(image: &Place) -> Result<()> {
+    let journal = journal::path_of(&image.seat);
     match journal.symlink_metadata() {
         Ok(_) if group::is_dead(image).unwrap_or(false) => Ok(()),
         Ok(_) => Err(interrupted(image)),
@@ -59,13 +60,14 @@ pub fn refuse_interrupted(image: &Path) -> Result<()> {
 }
 
 /// What to say when a commit stands half done.
-pub fn interrupted(image: &Path) -> Error {
+pub fn interrupted(image: &Place) -> Error {
     let hint = format!(
-        "all that is needed is beside it, in {}: finish it with `guestseal recover {}`",
-        journal::path_of(image).display(),
-        image.display()
+        "all that is needed is {}, in {}: finish it with `guestseal recover {}`",
+        if image.is_apart() { "kept" } else { "beside it" },
+        journal::path_of(&image.seat).display(),
+        image.arguments()
     );
-    Error::new(ErrorKind::Interrupted, format!("a commit into {} was interrupted", image.display()))
+    Error::new(ErrorKind::Interrupted, format!("a commit into {} was interrupted", image.path.display()))
         .hint(hint)
 }
 
@@ -108,11 +110,11 @@ impl<'a> Pending<'a> {
         disks: &mut [(Overlay, Option<NamelessFile>)],
         images: &'a [Image],
         entries: Vec<Entry>,
-        named: &mut Vec<&'a Path>,
+        named: &mut Vec<&'a Place>,
     ) -> Result<Vec<Part<'a>>> {
         for ((overlay, _), image) in disks.iter_mut().zip(images) {
-            overlay.name(overlay_path(&image.path).file_name().unwrap_or_default())?;
-            named.push(&image.path);
+            overlay.name(overlay_path(&image.place.seat).file_name().unwrap_or_default())?;
+            named.push(&image.place);
             fault::point(Point::OverlayNamed)?;
         }
         let mut parts = Vec::new();
@@ -129,17 +131,17 @@ impl<'a> Pending<'a> {
     ///
     /// # Errors
     /// When a journal is damaged, or belongs to another image, overlay or commit.
-    pub fn find(images: &'a [(PathBuf, LockedImage)]) -> Result<Option<Self>> {
+    pub fn find(images: &'a [(Place, LockedImage)]) -> Result<Option<Self>> {
         let mut parts: Vec<Part<'a>> = Vec::new();
         for (image, lock) in images {
-            let found = match journal::load(image)? {
+            let found = match journal::load(&image.seat)? {
                 Some(found) => found,
                 None if parts.is_empty() => return Ok(None),
-                None => return Err(journal::refused(image, Error::failed("it is missing"))),
+                None => return Err(journal::refused(&image.seat, Error::failed("it is missing"))),
             };
             if let Some(first) = parts.first() {
                 group::belongs(&first.entry, &found.1.entry)
-                    .map_err(|error| journal::refused(image, error))?;
+                    .map_err(|error| journal::refused(&image.seat, error))?;
             }
             parts.push(Part::found((image, lock), found)?);
         }
@@ -151,7 +153,7 @@ impl<'a> Pending<'a> {
     /// # Errors
     /// When something else has such a name, or it cannot be removed.
     pub fn clear(image: &Image) -> Result<()> {
-        group::clear(&image.path, &image.lock)
+        group::clear(&image.place, &image.lock)
     }
 
     /// The record that was planned, without the digests of the images; and whether it is to have them.
@@ -167,7 +169,7 @@ impl<'a> Pending<'a> {
 
     /// The images and their files.
     pub fn images(&self) -> impl Iterator<Item = (&Path, &File)> {
-        self.parts.iter().map(|part| (part.image.as_path(), part.file()))
+        self.parts.iter().map(|part| (part.image.path.as_path(), part.file()))
     }
 
     /// What became of the bytes of the images' files that hold nothing of their disks; none when nothing was to be erased.
@@ -187,13 +189,13 @@ impl<'a> Pending<'a> {
     pub fn write(mut self) -> Result<Self> {
         let Err((image, error)) = self.write_each() else { return Ok(self) };
         if self.parts.iter().all(Part::is_untouched) {
-            let error = error.within(format!("cannot write the result into {}", image.display()));
+            let error = error.within(format!("cannot write the result into {}", image.path.display()));
             return both(Err(error), self.remove());
         }
         Err(interrupted(&image).caused_by(error))
     }
 
-    fn write_each(&mut self) -> std::result::Result<(), (PathBuf, Error)> {
+    fn write_each(&mut self) -> std::result::Result<(), (Place, Error)> {
         for part in &mut self.parts {
             part.write().map_err(|error| (part.image.clone(), error))?;
         }
@@ -201,7 +203,7 @@ impl<'a> Pending<'a> {
     }
 
     fn remove(&self) -> Result<()> {
-        let images: Vec<_> = self.parts.iter().map(|part| part.image.as_path()).collect();
+        let images: Vec<_> = self.parts.iter().map(|part| &part.image).collect();
         remove_all(&images)
     }
 
@@ -214,7 +216,7 @@ impl<'a> Pending<'a> {
         self.remove().map_err(|error| match refuse_interrupted(&first.image) {
             Err(interrupted) => interrupted.caused_by(error),
             Ok(()) => {
-                let image = first.image.display();
+                let image = first.image.path.display();
                 Error::failed(format!("{image} is sealed, but its commit was not tidied up")).caused_by(error)
             }
         })
@@ -251,7 +253,8 @@ fn entries(
 /// most that images can grow by.
 fn enough_room(disks: &[(Overlay, Option<NamelessFile>)], images: &[Image]) -> Result<()> {
     let mut wanted = std::collections::BTreeMap::new();
-    for ((overlay, _), image) in disks.iter().zip(images) {
+    // A device is as large as it will be.
+    for ((overlay, _), image) in disks.iter().zip(images).filter(|(_, image)| !image.place.is_apart()) {
         let failed = || format!("cannot measure the room for {}", image.path.display());
         let needed = overlay.file().metadata().context(failed)?.blocks() * 512;
         let disk = image.path.metadata().context(failed)?.dev();

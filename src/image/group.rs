@@ -10,6 +10,7 @@ use super::journal::{self, Entry, First, FirstEntry, Group, OtherEntry};
 use super::lock::LockedImage;
 use super::nameless::{folder_of, random_name};
 use super::part::{remove, remove_dead_overlay, sync_folder};
+use super::place::Place;
 use crate::error::{Context, Error, Result};
 
 /// What stands beside an image.
@@ -27,15 +28,15 @@ pub enum Standing {
 ///
 /// # Errors
 /// When a journal cannot be read, or the first disk of its guest is not there.
-pub fn standing(image: &Path, lock: &LockedImage) -> Result<Standing> {
-    match journal::peek(image)? {
+pub fn standing(image: &Place, lock: &LockedImage) -> Result<Standing> {
+    match journal::peek(&image.seat)? {
         Some(Entry::First(entry)) => {
             let others = entry.group.into_iter().flat_map(|group| group.others);
-            Ok(Standing::Here(others.map(|other| resolved(image, &other)).collect()))
+            Ok(Standing::Here(others.map(|other| resolved(&image.path, &other)).collect()))
         }
         Some(Entry::Other(entry)) => {
-            if !is_over(image, &entry.first).map_err(|error| journal::refused(image, error))? {
-                return Ok(Standing::Elsewhere(resolved(image, &entry.first.path)));
+            if !is_over(image, &entry.first).map_err(|error| journal::refused(&image.seat, error))? {
+                return Ok(Standing::Elsewhere(resolved(&image.path, &entry.first.path)));
             }
             clear(image, lock).map(|()| Standing::Nothing)
         }
@@ -47,11 +48,11 @@ pub fn standing(image: &Path, lock: &LockedImage) -> Result<Standing> {
 ///
 /// # Errors
 /// When something else has such a name, or it cannot be removed.
-pub(super) fn clear(image: &Path, lock: &LockedImage) -> Result<()> {
-    let journal = journal::path_of(image);
+pub(super) fn clear(image: &Place, lock: &LockedImage) -> Result<()> {
+    let journal = journal::path_of(&image.seat);
     if journal.symlink_metadata().is_ok() && is_dead(image)? {
         remove(&journal)?;
-        sync_folder(folder_of(image))?;
+        sync_folder(image.folder())?;
     }
     remove_dead_overlay(image, lock)
 }
@@ -60,8 +61,8 @@ pub(super) fn clear(image: &Path, lock: &LockedImage) -> Result<()> {
 ///
 /// # Errors
 /// When that cannot be told.
-pub(super) fn is_dead(image: &Path) -> Result<bool> {
-    match journal::peek(image)? {
+pub(super) fn is_dead(image: &Place) -> Result<bool> {
+    match journal::peek(&image.seat)? {
         Some(Entry::Other(entry)) => is_over(image, &entry.first),
         _ => Ok(false),
     }
@@ -69,13 +70,13 @@ pub(super) fn is_dead(image: &Path) -> Result<bool> {
 
 /// Whether a commit was never begun, or is done: the journal of the first disk is no longer there, or of another commit.
 /// Only where that disk itself is found, since a journal can also be missing because its image was moved.
-fn is_over(image: &Path, first: &First) -> Result<bool> {
-    let path = resolved(image, &first.path);
+fn is_over(image: &Place, first: &First) -> Result<bool> {
+    let path = resolved(&image.path, &first.path);
     let missing = || format!("the first disk of this guest, {}, cannot be found", path.display());
     if !Identity::by(&path.metadata().context(missing)?)?.is(&first.file) {
         return Err(Error::failed(format!("{} is not the first disk of this guest", path.display())));
     }
-    Ok(match journal::peek(&path)? {
+    Ok(match journal::peek(&image.other(&path)?.seat)? {
         Some(Entry::First(FirstEntry { group: Some(group), .. })) => group.id != first.group,
         _ => true,
     })

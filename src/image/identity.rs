@@ -12,11 +12,12 @@ use sha2::{Digest, Sha256};
 use super::format::Format;
 use super::qcow2;
 use crate::error::{Context, Error, Result};
+use crate::sys::device;
 
 /// How much of a raw image's beginning is looked at: partition tables, boot loaders, superblocks.
 const RAW_HEADER: u64 = 1 << 20;
 
-/// What changes when anybody writes to a file.
+/// What changes when anybody writes to a file. Of a block device the length alone: the times of its node are udev's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Stamp {
@@ -35,6 +36,10 @@ impl Stamp {
     /// When it cannot be examined.
     pub fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            let bytes = (&mut &*file).seek(SeekFrom::End(0))?;
+            return Ok(Self { seconds: 0, nanoseconds: 0, bytes });
+        }
         Ok(Self { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec(), bytes: metadata.len() })
     }
 }
@@ -49,6 +54,9 @@ pub struct Identity {
     pub inode: u64,
     /// The boot of the host in which the device number holds.
     pub boot: String,
+    /// Of a block device, what it is beyond that boot ([`device::unit`]); none where nothing says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 impl Identity {
@@ -67,16 +75,31 @@ impl Identity {
     pub(super) fn by(metadata: &Metadata) -> Result<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context(|| "cannot tell this boot of the host from others")?;
-        let (device, inode) = match metadata.file_type().is_block_device() {
-            true => (metadata.rdev(), 0),
-            false => (metadata.dev(), metadata.ino()),
+        let (device, inode, unit) = match metadata.file_type().is_block_device() {
+            true => (metadata.rdev(), 0, device::unit(metadata.rdev())),
+            false => (metadata.dev(), metadata.ino(), None),
         };
-        Ok(Self { device, inode, boot: boot.trim().into() })
+        Ok(Self { device, inode, boot: boot.trim().into(), unit })
     }
 
-    /// Whether both are the same file. Device numbers may differ after a boot of the host.
+    /// Whether both are the same file. Device numbers may differ after a boot of the host, and a block device of one
+    /// number may be another by then, or in the same boot when it was detached: it is what its unit says.
     pub fn is(&self, other: &Self) -> bool {
-        self.inode == other.inode && (self.device == other.device || self.boot != other.boot)
+        match (&self.unit, &other.unit) {
+            (Some(own), Some(other)) => own == other,
+            (None, None) if self.inode == 0 => self.device == other.device && self.boot == other.boot,
+            (None, None) => {
+                self.inode == other.inode && (self.device == other.device || self.boot != other.boot)
+            }
+            _ => false,
+        }
+    }
+
+    /// A number that no file beside this one has, by which its overlay is known.
+    pub fn mark(&self) -> u64 {
+        let Some(unit) = &self.unit else { return self.inode };
+        let digest = Sha256::digest(unit);
+        digest.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
     }
 }
 
@@ -252,9 +275,26 @@ mod tests {
 
     #[test]
     fn device_numbers_hold_for_one_boot() {
-        let known = Identity { device: 1, inode: 2, boot: "a".into() };
+        let known = Identity { device: 1, inode: 2, boot: "a".into(), unit: None };
         assert!(!known.is(&Identity { device: 3, ..known.clone() }));
-        assert!(known.is(&Identity { device: 3, inode: 2, boot: "b".into() }));
-        assert!(!known.is(&Identity { device: 1, inode: 3, boot: "b".into() }));
+        assert!(known.is(&Identity { device: 3, inode: 2, boot: "b".into(), unit: None }));
+        assert!(!known.is(&Identity { device: 1, inode: 3, boot: "b".into(), unit: None }));
+    }
+
+    #[test]
+    fn a_block_device_is_what_it_is_made_of_whatever_its_number() {
+        let device = |device, boot: &str, unit: Option<&str>| Identity {
+            device,
+            inode: 0,
+            boot: boot.into(),
+            unit: unit.map(str::to_owned),
+        };
+        let known = device(7, "a", Some("loop x"));
+        assert!(known.is(&device(9, "b", Some("loop x"))));
+        assert!(!known.is(&device(7, "a", Some("loop y"))));
+        assert!(!known.is(&device(7, "a", None)));
+        assert!(known.mark() != 0 && known.mark() != device(7, "a", Some("loop y")).mark());
+        assert!(device(7, "a", None).is(&device(7, "a", None)));
+        assert!(!device(7, "a", None).is(&device(7, "b", None)));
     }
 }

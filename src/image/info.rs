@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::backing::Chain;
 use super::commit;
 use super::format::{Format, HEAD_BYTES, detect};
-use super::identity::{Growing, Stamp};
+use super::identity::{Growing, Identity, Stamp};
 use super::lock::{LockedImage, Use};
 use super::past::{self, Past};
+use super::place::{Named, Place};
 use super::qcow2::{self, Header};
 use super::{qcow2_tables, vmdk};
 use crate::error::{Context, Error, Result};
@@ -28,6 +29,8 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 pub struct Image {
     /// Its canonical path.
     pub path: PathBuf,
+    /// Where it is, and where its journal, overlay and record are.
+    pub place: Place,
     /// Its format.
     pub format: Format,
     /// Length of the disk in it, in bytes.
@@ -68,19 +71,25 @@ impl Image {
     /// # Errors
     /// When it is missing, busy (unless it is only looked at), damaged, or has what guestseal does not work on: an
     /// external data file, encryption, and what `past` says nothing about.
-    pub fn open(path: &Path, format: Option<Format>, usage: Use, past: Past) -> Result<Self> {
-        let path = path.canonicalize().context(|| format!("cannot find the image {}", path.display()))?;
-        let lock = LockedImage::open(&path, usage)?;
+    pub fn open<'a>(
+        named: impl Into<Named<'a>>,
+        format: Option<Format>,
+        usage: Use,
+        past: Past,
+    ) -> Result<Self> {
+        let place = Place::find(named.into())?;
+        let lock = LockedImage::open(&place.path, usage)?;
         // Only now: while another run commits, the image is in use, and not interrupted.
         if lock.moving().is_none() {
-            commit::refuse_interrupted(&path)?;
+            commit::refuse_interrupted(&place)?;
         }
-        let read = Self::read(path, format, usage, &lock, past);
+        let read = Self::read(place.path.clone(), format, usage, &lock, past);
         let Parts { path, format, virtual_bytes, file_bytes, chain, past } =
             read.map_err(|error| lock.blame(error))?;
         let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
         let grows_to = None;
-        let image = Self { path, format, virtual_bytes, grows_to, file_bytes, lock, chain, past, stamp };
+        let image =
+            Self { path, place, format, virtual_bytes, grows_to, file_bytes, lock, chain, past, stamp };
         if past.drop_snapshots && matches!(usage, Use::Commit | Use::Write) {
             // The lock that this run has may be one that qemu would not go with.
             past::check_droppable(&over(
@@ -110,7 +119,13 @@ impl Image {
                 .hint("take the image from where it is whole"));
         }
         let about = |error: Error| error.within(format!("cannot work on {}", path.display()));
-        let format = format.map_or_else(|| detect(&head), Ok).map_err(about)?;
+        let is_device = is_device(file);
+        // A disk without a file around it is what its guest wrote: nothing there says how to read it.
+        let stated = format.or(is_device.then_some(Format::Raw));
+        let format = stated.map_or_else(|| detect(&head), Ok).map_err(about)?;
+        if is_device && matches!(usage, Use::Commit | Use::Write) {
+            must_be_writable(file, format).map_err(about)?;
+        }
         let mut header = Header::default();
         let virtual_bytes = match format {
             Format::Raw => Ok(file_bytes),
@@ -179,7 +194,8 @@ impl Image {
         use std::os::unix::fs::PermissionsExt;
         let metadata =
             self.lock.file().metadata().context(|| format!("cannot examine {}", self.path.display()))?;
-        Ok(metadata.permissions().mode() & 0o777)
+        // Those of a device are for all that is ever on it.
+        Ok(if is_device(self.lock.file()) { 0o600 } else { metadata.permissions().mode() & 0o777 })
     }
 
     /// The unit in which it keeps data, in bytes: what is erased in whole units is gone from the file as well.
@@ -223,7 +239,7 @@ pub(super) fn over(mut node: Value, chain: &Chain) -> Value {
 /// qemu's node for an image. It has no backing file, whatever its header says by the time qemu reads it. qemu does not
 /// lock what this process has locked for writing, and what is looked at while others write to it.
 pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, locking: bool) -> Value {
-    let device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let device = is_device(file);
     let mut node = json!({
         "driver": format.driver(), "read-only": read_only, "discard": "unmap",
         "file": {
@@ -238,6 +254,28 @@ pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, lo
         node["backing"] = Value::Null;
     }
     node
+}
+
+fn is_device(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+/// Checks that an image that is a block device can be written to and, after a power cut, known again.
+fn must_be_writable(file: &File, format: Format) -> Result<()> {
+    let refuse = |what: &str, hint: &str| Err(Error::unsupported(what).hint(hint));
+    if format != Format::Raw {
+        let what = format!(
+            "it is {} on a block device, where it cannot grow as writing to it may need",
+            format.driver()
+        );
+        return refuse(&what, "write the result to a new file: --output NEW");
+    }
+    if Identity::of(file)?.unit.is_none() {
+        let what = "nothing tells this block device from others when the host was started anew, so that an interrupted \
+            commit could not be finished safely";
+        return refuse(what, "write the result to a new file: --output NEW");
+    }
+    Ok(())
 }
 
 /// Checks that a qcow2 image is whole and has nothing that guestseal does not work on, or that `past` says nothing about.

@@ -1,5 +1,5 @@
-//! The journal of a commit, `.NAME.guestseal-journal` beside the image: while it stands, the image may be half
-//! written, and the journal has all that is needed to finish.
+//! The journal of a commit, `.NAME.guestseal-journal` beside the image's seat ([`super::place`]): while it stands, the image
+//! may be half written, and the journal has all that is needed to finish.
 //!
 //! Its text: a first line `guestseal-journal 1 SHA256 BYTES`, then so many bytes of JSON with that digest. When the
 //! image is whole, the line `written SECONDS NANOSECONDS BYTES` (its stamp) is appended; a torn one counts as none.
@@ -282,7 +282,7 @@ mod tests {
     const STAMP: Stamp = Stamp { seconds: 1_790_000_000, nanoseconds: 5, bytes: 4096 };
 
     fn entry() -> Entry {
-        let file = Identity { device: 1, inode: 2, boot: "b".into() };
+        let file = Identity { device: 1, inode: 2, boot: "b".into(), unit: None };
         let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into(), grows: None };
         Entry::First(first(image, file))
     }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_becomes_of_the_past_is_read_where_it_is_said() {
         let past = Past { drop_snapshots: true, ..Past::default() };
-        let file = Identity { device: 1, inode: 2, boot: "b".into() };
+        let file = Identity { device: 1, inode: 2, boot: "b".into(), unit: None };
         let (image, overlay) =
             (ImageIdentity { file: file.clone(), bytes: 1, header: "0".into(), grows: None }, file);
         let said = Entry::First(FirstEntry { past, ..first(image, overlay) }).print().unwrap();
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_disks_of_one_guest_name_each_other() {
-        let file = Identity { device: 1, inode: 2, boot: "b".into() };
+        let file = Identity { device: 1, inode: 2, boot: "b".into(), unit: None };
         let image = ImageIdentity { file: file.clone(), bytes: 4096, header: "00".into(), grows: None };
         let group = Group { id: "1f".into(), others: vec!["b.img".into(), "/c/d.qcow2".into()] };
         let one = Entry::First(FirstEntry { group: Some(group), ..first(image.clone(), file.clone()) });

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys::device;
 use crate::sys::uevent::Uevents;
 use crate::sys::users::{LoopUser, locker, loops_over};
 
@@ -278,8 +279,10 @@ fn open(path: &Path, usage: Use, is_device: bool) -> Result<(File, Option<Confli
     let opened = match open(if is_device { libc::O_EXCL } else { 0 }) {
         Err(error) if is_device && error.raw_os_error() == Some(libc::EBUSY) => {
             let hint = "unmount it, or take it out of what it is a part of: see lsblk";
-            let who = "this host has it mounted, as swap, or as a part of something else";
-            let conflict = Conflict { who: who.into(), hint: hint.into() };
+            let holder = path.metadata().ok().and_then(|device| device::holder(device.rdev()));
+            let holder = holder.map(|holder| format!(" ({holder})")).unwrap_or_default();
+            let who = format!("this host has it mounted, as swap, or as a part of something else{holder}");
+            let conflict = Conflict { who, hint: hint.into() };
             // Writing to it is never tried.
             File::open(path).map(|file| (file, Some(conflict)))
         }

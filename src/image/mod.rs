@@ -15,6 +15,7 @@ pub mod overlay;
 mod part;
 pub mod past;
 pub mod peek;
+pub mod place;
 pub mod qcow2;
 mod qcow2_geometry;
 pub mod qcow2_tables;

@@ -41,7 +41,7 @@ impl Overlay {
             virtual_bytes: image.bytes_after(),
             backing_file: name,
             backing_format: image.format.driver(),
-            mark: Some(Identity::of(image.lock.file())?.inode),
+            mark: Some(Identity::of(image.lock.file())?.mark()),
             template: None,
         };
         thin.write(&mut bytes, &BTreeMap::new()).and_then(|()| bytes.flush().context(failed))?;

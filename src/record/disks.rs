@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::{SealRecord, Subject};
 use crate::error::{Error, Result};
 
-/// Reads the record of a guest: it is beside the first disk, which need not be named first here.
+/// Reads the record of a guest: it is beside the seat of the first disk, which need not be named first here.
 ///
 /// # Errors
 /// As [`super::load`].
-pub fn load(images: &[PathBuf]) -> Result<SealRecord> {
-    let place = images.iter().find(|image| super::path_of(image).exists()).or(images.first());
-    place.map_or_else(|| Err(Error::usage("no image is named")), |image| super::load(image))
+pub fn load(seats: &[&Path]) -> Result<SealRecord> {
+    let seat = seats.iter().find(|seat| super::path_of(seat).exists()).or(seats.first());
+    seat.map_or_else(|| Err(Error::usage("no image is named")), |seat| super::load(seat))
 }
 
 /// Which subject each image should be: by name where the names tell that, else by their order.

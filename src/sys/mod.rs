@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod confine;
+pub mod device;
 pub mod dumps;
 mod exec;
 pub mod grow;
