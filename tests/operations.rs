@@ -22,7 +22,7 @@ const OFF: &str = "add-user backup-files bak-files bind-rndc ca-certificates cac
     flag-reconfiguration fs-uuids grub-state hostid hostname-unset hostname ignition ipa-client \
     iscsi-targets k3s-data kerberos-data kubernetes-cni logs-elsewhere luks-uuids lvm-uuids machine-info \
     md-uuids multipath-prkeys mysql-certificates net-cloud-config net-netplan net-nmconn network nm-profile-ids oci-agent \
-    package-history package-lists resolv-conf root-password script snmp-engine ssh-user-config \
+    package-history package-lists random-seed-new random-seed-place resolv-conf root-password script snmp-engine ssh-user-config \
     ssh-userdir systemd-linger systemd-tpm systemd-updated time-keys timezone tls-selfsigned \
     tls-snakeoil ubuntu-pro-apt udev-persistent-cd unbound-control user-account user-credentials \
     user-crontabs vmware-aliases vpn-keys";
