@@ -104,9 +104,9 @@ fn a_device_that_somebody_uses_is_left_alone() {
     drop(held);
     let point = rig.path("point");
     let at = point.display();
+    // In a mount namespace that no other run makes a copy of.
     let mounted = shell(&format!(
-        "mkdir {at}; mount -o ro,noload {node} {at}; trap 'umount {at}' EXIT; \
-         timeout 60 {} seal {node} 2>&1 || echo code $?",
+        "mkdir {at}; unshare -m bash -c 'mount -o ro,noload {node} {at}; timeout 60 {} seal {node} 2>&1; echo code $?'",
         crate::common::GUESTSEAL
     ));
     assert!(mounted.contains("code 3") && mounted.contains("is mounted at"), "{mounted}");
@@ -133,7 +133,7 @@ fn a_device_that_somebody_uses_is_left_alone() {
             &format!(
                 "{}=attached=stop setsid {} seal --work-dir {} {} >/dev/null 2>&1 & run=$!; \
              for i in {{1..400}}; do grep -q 'State:.T' /proc/$run/status && break; sleep 0.05; done; \
-             mount -o ro,noload {2} {} 2>&1; echo mounted $?; kill -CONT $run; wait $run; echo ended $?",
+             unshare -m mount -o ro,noload {2} {} 2>&1; echo mounted $?; kill -CONT $run; wait $run; echo ended $?",
                 guestseal::fault::VARIABLE,
                 crate::common::GUESTSEAL,
                 rig.path("work").display(),
