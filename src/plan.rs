@@ -18,6 +18,7 @@ use crate::guest::password::PasswordChange;
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
 use crate::image::past::Past;
+use crate::image::place::Surroundings;
 use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
 use crate::operation::network::Network;
@@ -50,8 +51,8 @@ pub struct Plan {
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.
     pub formats: Vec<Option<Format>>,
-    /// Where the folders of block devices are, where the user said it.
-    pub work_dir: Option<PathBuf>,
+    /// What images that are no files need to know of the user.
+    pub surroundings: Surroundings,
     /// How to attach them; none to take the first way that works.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.

@@ -29,6 +29,7 @@ use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::image::place::{Named, Place};
 use crate::image::qcow2::CLUSTER;
+use crate::image::uri;
 use crate::isolate::protocol::Finish;
 use crate::mount::options::Access;
 use crate::phases::{Phase, Timed};
@@ -117,8 +118,10 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     // names are given within one mount only.
     let files = Files::make(plan, &images, &sealed)?;
     fault::point(Point::FilesMade)?;
-    let applied = apply_to_guest(plan, (&images, grows), &files.overlays(), observer)
-        .map_err(|error| about_room(error, sealed.iter().map(Place::folder)))?;
+    let applied = apply_to_guest(plan, (&images, grows), &files.overlays(), observer).map_err(|error| {
+        let error = about_room(error, sealed.iter().map(Place::folder));
+        images.iter().fold(error, |error, image| image.blame(error))
+    })?;
     if let Some(error) = trouble::take().into_iter().next() {
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
@@ -168,7 +171,7 @@ pub(crate) fn open_images(plan: &Plan, usage: Use, observer: &mut dyn Observer) 
     }
     plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
     let open = |(number, image): (usize, &PathBuf)| {
-        let named = Named { path: image, work_dir: plan.work_dir.as_deref() };
+        let named = Named { path: image, surroundings: Some(&plan.surroundings) };
         Image::open(named, plan.formats.get(number).copied().flatten(), usage, plan.past)
     };
     let images = plan.images.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
@@ -353,6 +356,10 @@ fn sealed_places(plan: &Plan, images: &[Image]) -> Result<Vec<Place>> {
 
 /// Refuses a new file that cannot be one.
 fn check_new(path: &Path, images: &[Image]) -> Result<()> {
+    if uri::is_remote(path)? {
+        return Err(Error::usage("--output writes a file of this host, and a URI names none")
+            .hint("copy the new file there afterwards: qemu-img convert -n"));
+    }
     if path.canonicalize().is_ok_and(|path| images.iter().any(|image| image.path == path)) {
         return Err(Error::usage("--output names the image itself")
             .hint("leave --output out to seal the image itself"));

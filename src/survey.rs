@@ -22,7 +22,7 @@ use crate::image::lock::Use;
 use crate::image::one_or_all;
 use crate::image::overlay::Overlay;
 use crate::image::past::Past;
-use crate::image::place::Named;
+use crate::image::place::{Named, Surroundings};
 use crate::inspect::layout::volume_name;
 use crate::isolate::Isolation;
 use crate::isolate::host::finished;
@@ -71,8 +71,8 @@ pub struct Target {
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.
     pub formats: Vec<Option<Format>>,
-    /// Where the folders of block devices are, where the user said it.
-    pub work_dir: Option<PathBuf>,
+    /// What images that are no files need to know of the user.
+    pub surroundings: Surroundings,
     /// How to attach them.
     pub attach: Option<Way>,
     /// Whether the guest is mounted in a machine of its own.
@@ -95,7 +95,7 @@ impl From<&Plan> for Target {
         Self {
             images: plan.images.clone(),
             formats: plan.formats.clone(),
-            work_dir: plan.work_dir.clone(),
+            surroundings: plan.surroundings.clone(),
             attach: plan.attach,
             isolation: plan.isolation.clone(),
             root: plan.root.clone(),
@@ -125,7 +125,7 @@ fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
     let mut open = |(number, path): (usize, &PathBuf)| {
         observer.event(Event::Image(path));
         let format = target.formats.get(number).copied().flatten();
-        let named = Named { path, work_dir: target.work_dir.as_deref() };
+        let named = Named { path, surroundings: Some(&target.surroundings) };
         let image = Image::open(named, format, usage, target.past)?;
         if let Some(who) = image.lock.moving() {
             let name = path.display();
@@ -139,7 +139,7 @@ fn open(target: &Target, observer: &mut dyn Observer) -> Result<Vec<Image>> {
 
 /// The same failure, which may be due to somebody who changes an image meanwhile.
 fn blame(images: &[Image], error: Error) -> Error {
-    images.iter().fold(error, |error, image| image.lock.blame(error))
+    images.iter().fold(error, |error, image| image.blame(error))
 }
 
 fn is_moving(images: &[Image]) -> bool {

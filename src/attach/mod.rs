@@ -10,6 +10,7 @@ mod nbd_server;
 pub mod nbd_status;
 #[cfg(test)]
 mod nbd_testing;
+pub mod remote;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};

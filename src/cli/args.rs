@@ -231,7 +231,7 @@ const NOT_TO_SEAL_A_FOLDER: [&str; 13] = [
 /// The options of `seal`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SealArgs {
-    /// The images, each a guest of its own.
+    /// The images, each a guest of its own: files, block devices, or URIs (nbd, ssh, rbd, http, https), which are only read.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A disk of one guest, as virt-sysprep names it; repeat it for a guest with several disks. user:NAME[:KEY=VALUE…]

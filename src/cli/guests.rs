@@ -10,6 +10,7 @@ use crate::domain::Domain;
 use crate::domain::virsh::Libvirt;
 use crate::error::{Error, Result};
 use crate::image::format::Format;
+use crate::image::uri;
 use crate::sys::users::Identity;
 
 /// What virsh takes from the environment: where the user's own libvirt and its settings are.
@@ -43,6 +44,8 @@ pub(super) fn named(
     domain: &DomainArgs,
     image: &ImageArgs,
 ) -> Result<Guests> {
+    // Before anything names them in an error: a URI may have a password.
+    images.iter().chain(add).try_for_each(|image| uri::is_remote(image).map(drop))?;
     let Some(wanted) = domain.only()? else {
         return Ok(Guests { guests: by_images(images, add)?, formats: formats(image)?, domain: None });
     };

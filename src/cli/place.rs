@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::image::place::Surroundings;
+
 /// Where what belongs to images is kept.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PlaceArgs {
@@ -11,6 +13,19 @@ pub struct PlaceArgs {
     /// when left out.
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+}
+
+/// Where the agent with the user's keys for ssh is.
+const AGENT: &str = "SSH_AUTH_SOCK";
+
+impl PlaceArgs {
+    /// With what is known of the user besides.
+    pub fn surroundings(&self) -> Surroundings {
+        #[expect(clippy::disallowed_methods, reason = "the environment is read in cli and nowhere else")]
+        let agent = std::env::var(AGENT).ok();
+        let environment = agent.into_iter().map(|agent| (AGENT.to_owned(), agent)).collect();
+        Surroundings { work_dir: self.work_dir.clone(), environment }
+    }
 }
 
 /// The options of `recover`.

@@ -286,7 +286,7 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
         shutdown,
         images,
         formats: formats.clone(),
-        work_dir: args.image.place.work_dir.clone(),
+        surroundings: args.image.place.surroundings(),
         attach: args.image.attach.way(),
         isolation: isolation.clone(),
         root: args.image.root.clone(),

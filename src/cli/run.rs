@@ -24,6 +24,7 @@ use crate::guest::secret::Secret;
 use crate::image::commit::CommitMode;
 use crate::image::past::Past;
 use crate::image::place::Named;
+use crate::image::uri;
 use crate::plan::{Plan, Planned};
 use crate::recover::of_several;
 use crate::rehearsal::rehearse;
@@ -198,7 +199,7 @@ pub(super) fn target(args: &ImageArgs, guests: &Guests, operations: &[Planned]) 
     Ok(Target {
         images: Vec::new(),
         formats: guests.formats.clone(),
-        work_dir: args.place.work_dir.clone(),
+        surroundings: args.place.surroundings(),
         attach: args.attach.way(),
         isolation: isolation(args, operations)?,
         root: args.root.clone(),
@@ -287,7 +288,13 @@ fn verify_images(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit> {
 }
 
 fn recover(image: &Path, place: &PlaceArgs, printer: &mut Printer) -> Result<(Exit, Value)> {
-    let named = Named { path: image, work_dir: place.work_dir.as_deref() };
+    if uri::is_remote(image)? {
+        return Err(Error::usage(
+            "a disk that is not on this host is never written, so nothing of it was interrupted",
+        )
+        .hint("name the image, or the block device, that was sealed in place"));
+    }
+    let named = Named { path: image, surroundings: Some(&place.surroundings()) };
     let finished = crate::recover::recover(named, printer).map_err(|error| about(image, error))?;
     printer.end_progress();
     let text = finished.as_ref().map_or_else(

@@ -83,12 +83,6 @@ pub(super) fn check(args: &mut SealArgs) -> Result<()> {
         ))
         .hint("for example: --scriptdir /mnt/guest; it may as well be left out"));
     }
-    if let Some(uri) =
-        args.add.iter().filter_map(|added| added.disk()?.to_str()).find(|disk| disk.contains("://"))
-    {
-        return Err(Error::unsupported(format!("-a {uri}: remote disks cannot be opened yet"))
-            .hint("copy the disk here, or attach it as a block device, and name that"));
-    }
     if args.called == Called::Guestseal {
         return Ok(());
     }
@@ -204,7 +198,7 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     (
         "-a, --add, --image FILE",
         Better,
-        "the image is locked, worked on in an overlay and written back in one step; a URI is refused with exit code 6: remote disks are not there yet",
+        "the image is locked, worked on in an overlay and written back in one step; a URI of nbd, ssh, rbd, http or https is read, and its result goes to `--output`; ftp, iscsi and gluster are refused with exit code 6",
     ),
     (
         "-c, --connect URI",

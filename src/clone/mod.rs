@@ -25,6 +25,7 @@ use crate::image::format::Format;
 use crate::image::nameless::{NamelessFile, folder_of, sweep};
 use crate::image::overlay::Overlay;
 use crate::image::past::Past;
+use crate::image::place::Surroundings;
 use crate::isolate::Isolation;
 use crate::mount::wanted::Wanted;
 use crate::plan::{Plan, Planned};
@@ -221,7 +222,7 @@ fn edit(
 ) -> Result<Edited> {
     let Mounting { attach, isolation, root, mount_options } = mounting.clone();
     let mut plan = Plan {
-        work_dir: None,
+        surroundings: Surroundings::default(),
         domain: None,
         shutdown: None,
         images: source.template.images.clone(),

@@ -16,7 +16,9 @@ use super::lock::{LockedImage, Use};
 use super::past::{self, Past};
 use super::place::{Named, Place};
 use super::qcow2::{self, Header};
+use super::uri::{self, Name, Remote};
 use super::{qcow2_tables, vmdk};
+use crate::attach::remote::Shown;
 use crate::error::{Context, Error, Result};
 use crate::sys::own;
 use crate::sys::tool::Tool;
@@ -46,6 +48,8 @@ pub struct Image {
     /// What of its past it has, and the user said of it.
     pub(super) past: Past,
     stamp: Stamp,
+    /// Who shows it as a file, when it is not on this host; the last to go.
+    remote: Option<Shown>,
 }
 
 /// The part of [`Image`] that is reported and recorded.
@@ -77,19 +81,59 @@ impl Image {
         usage: Use,
         past: Past,
     ) -> Result<Self> {
-        let place = Place::find(named.into())?;
-        let lock = LockedImage::open(&place.path, usage)?;
+        let named = named.into();
+        match uri::named(named.path)? {
+            Name::Path(path) => {
+                let place = Place::find(Named { path: &path, ..named })?;
+                let lock = LockedImage::open(&place.path, usage)?;
+                Self::examine((place, lock, None), format, usage, past)
+            }
+            Name::Remote(remote) => {
+                must_only_be_read(&remote, usage)?;
+                let known = named.surroundings;
+                let place = Place::remote(&remote.shown, known);
+                let environment = known.map_or(&[][..], |known| &known.environment);
+                let (shown, file) = Shown::open(&remote, environment)?;
+                let lock = LockedImage::open(Path::new(&own::path_of(&file)), usage)?;
+                // What is a device there is taken as one is here.
+                let format = format.or_else(|| remote.is_device().then_some(Format::Raw));
+                Self::examine((place, lock, Some(shown)), format, usage, past)
+            }
+        }
+    }
+
+    fn examine(
+        (place, lock, remote): (Place, LockedImage, Option<Shown>),
+        format: Option<Format>,
+        usage: Use,
+        past: Past,
+    ) -> Result<Self> {
         // Only now: while another run commits, the image is in use, and not interrupted.
         if lock.moving().is_none() {
             commit::refuse_interrupted(&place)?;
         }
         let read = Self::read(place.path.clone(), format, usage, &lock, past);
         let Parts { path, format, virtual_bytes, file_bytes, chain, past } =
-            read.map_err(|error| lock.blame(error))?;
+            read.map_err(|error| lock.blame(error)).map_err(|error| blamed(remote.as_ref(), error))?;
+        if remote.is_some() && !chain.is_empty() {
+            let what = format!("{} names a backing file of this host", place.path.display());
+            return Err(Error::unsupported(what).hint("copy the image here with all that it names"));
+        }
         let stamp = Stamp::of(lock.file()).context(|| format!("cannot examine {}", path.display()))?;
         let grows_to = None;
-        let image =
-            Self { path, place, format, virtual_bytes, grows_to, file_bytes, lock, chain, past, stamp };
+        let image = Self {
+            path,
+            place,
+            format,
+            virtual_bytes,
+            grows_to,
+            file_bytes,
+            lock,
+            chain,
+            past,
+            stamp,
+            remote,
+        };
         if past.drop_snapshots && matches!(usage, Use::Commit | Use::Write) {
             // The lock that this run has may be one that qemu would not go with.
             past::check_droppable(&over(
@@ -165,7 +209,16 @@ impl Image {
     /// qemu's node for the image itself. Below it is what was checked, whatever its header says by the time qemu reads it.
     pub fn node(&self, read_only: bool) -> Value {
         let locking = read_only && self.lock.lets_qemu_lock();
-        over(node(self.lock.file(), &self.path, self.format, read_only, locking), &self.chain)
+        // What is not here is only to be seen where it is open.
+        let open = self.remote.as_ref().map(|_| PathBuf::from(own::path_of(self.lock.file())));
+        let path = open.as_ref().unwrap_or(&self.path);
+        over(node(self.lock.file(), path, self.format, read_only, locking), &self.chain)
+    }
+
+    /// The same failure of what used the image; when it is not on this host and nobody serves it any more, as one of that.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        blamed(self.remote.as_ref(), self.lock.blame(error))
     }
 
     /// What sealing leaves of the guest's past, a sentence each.
@@ -195,7 +248,8 @@ impl Image {
         let metadata =
             self.lock.file().metadata().context(|| format!("cannot examine {}", self.path.display()))?;
         // Those of a device are for all that is ever on it.
-        Ok(if is_device(self.lock.file()) { 0o600 } else { metadata.permissions().mode() & 0o777 })
+        let apart = self.place.is_apart();
+        Ok(if apart { 0o600 } else { metadata.permissions().mode() & 0o777 })
     }
 
     /// The unit in which it keeps data, in bytes: what is erased in whole units is gone from the file as well.
@@ -254,6 +308,23 @@ pub(super) fn node(file: &File, path: &Path, format: Format, read_only: bool, lo
         node["backing"] = Value::Null;
     }
     node
+}
+
+fn blamed(remote: Option<&Shown>, error: Error) -> Error {
+    match remote {
+        Some(remote) => remote.blame(error),
+        None => error,
+    }
+}
+
+/// Whether a guest works on a disk that is not on this host cannot be told: no lock gets there.
+fn must_only_be_read(remote: &Remote, usage: Use) -> Result<()> {
+    if matches!(usage, Use::Read | Use::Look) {
+        return Ok(());
+    }
+    let what =
+        format!("{} is not on this host, where nothing tells whether a guest works on it", remote.shown);
+    Err(Error::unsupported(what).hint("it is only read: write the result to a new file with --output NEW"))
 }
 
 fn is_device(file: &File) -> bool {

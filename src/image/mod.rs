@@ -20,6 +20,7 @@ pub mod qcow2;
 mod qcow2_geometry;
 pub mod qcow2_tables;
 pub mod qcow2_write;
+pub mod uri;
 pub mod vmdk;
 
 use serde::{Serialize, Serializer};

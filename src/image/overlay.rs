@@ -29,7 +29,9 @@ impl Overlay {
     /// When the folder cannot be written, or the disk is too large.
     pub fn make(image: &Image, folder: &Path) -> Result<Self> {
         let failed = || format!("cannot make a working overlay in {}", folder.display());
-        let name = image.path.to_str().ok_or_else(|| {
+        // qcow2 wants the path of a file; over a disk that is not on this host the overlay never has a name of its own.
+        let path = if image.path.is_absolute() { &image.path } else { &image.place.seat };
+        let name = path.to_str().ok_or_else(|| {
             Error::unsupported(format!(
                 "the path {} is no UTF-8, which qemu cannot take",
                 image.path.display()

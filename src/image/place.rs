@@ -22,18 +22,27 @@ const SEAT: &str = "disk";
 /// ramfs has no number in libc (linux/magic.h).
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
-/// An image as the user names it, and what opening it needs to know besides.
+/// What images that are no files of this host need to know of the user.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Where the folders of devices are; [`WORK_DIR`] when none is said.
+    pub work_dir: Option<PathBuf>,
+    /// Variables that lead to the user's own keys: names and values.
+    pub environment: Vec<(String, String)>,
+}
+
+/// An image as the user names it.
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
-    /// A path.
+    /// A path, or a URI ([`super::uri`]).
     pub path: &'a Path,
-    /// Where the folders of devices are; [`WORK_DIR`] when none is said.
-    pub work_dir: Option<&'a Path>,
+    /// What it is opened with; nothing where nothing is known.
+    pub surroundings: Option<&'a Surroundings>,
 }
 
 impl<'a> From<&'a Path> for Named<'a> {
     fn from(path: &'a Path) -> Self {
-        Self { path, work_dir: None }
+        Self { path, surroundings: None }
     }
 }
 
@@ -60,17 +69,16 @@ impl Place {
     /// # Errors
     /// When it is missing.
     pub fn find(named: Named<'_>) -> Result<Self> {
-        let Named { path, work_dir } = named;
+        let Named { path, surroundings } = named;
         let failed = || format!("cannot find the image {}", path.display());
         let found = path.canonicalize().context(failed)?;
         let metadata = found.metadata().context(failed)?;
-        let work_dir = work_dir.map(Path::to_path_buf);
+        let work_dir = surroundings.and_then(|known| known.work_dir.clone());
         if !metadata.file_type().is_block_device() {
             return Ok(Self { seat: found.clone(), path: found, work_dir });
         }
         let number = metadata.rdev();
-        let folders = work_dir.clone().unwrap_or_else(|| WORK_DIR.into());
-        let folders = folders.canonicalize().unwrap_or(folders);
+        let folders = folders(work_dir.as_deref());
         let name = device::name(number).unwrap_or_else(|| "device".into());
         // One of which nothing is known can only be read, so nothing is ever in this folder.
         let seat = match device::unit(number) {
@@ -85,7 +93,15 @@ impl Place {
     /// # Errors
     /// As [`Self::find`].
     pub fn other(&self, path: &Path) -> Result<Self> {
-        Self::find(Named { path, work_dir: self.work_dir.as_deref() })
+        let known = Surroundings { work_dir: self.work_dir.clone(), ..Surroundings::default() };
+        Self::find(Named { path, surroundings: Some(&known) })
+    }
+
+    /// A disk that is not on this host.
+    pub fn remote(uri: &str, surroundings: Option<&Surroundings>) -> Self {
+        let work_dir = surroundings.and_then(|known| known.work_dir.clone());
+        let seat = folder_for(&folders(work_dir.as_deref()), "remote", uri).join(SEAT);
+        Self { path: uri.into(), seat, work_dir }
     }
 
     /// A file that is to be made.
@@ -147,6 +163,11 @@ impl Place {
         let option: String = work_dir.map(|folder| format!("--work-dir {} ", folder.display())).collect();
         format!("{option}{}", self.path.display())
     }
+}
+
+fn folders(work_dir: Option<&Path>) -> PathBuf {
+    let folders = work_dir.unwrap_or(Path::new(WORK_DIR));
+    folders.canonicalize().unwrap_or_else(|_| folders.into())
 }
 
 /// The folder of a device: that which carries its identity, whatever the device was called when it was made.

@@ -191,7 +191,7 @@ fn the_other_programs_take_what_they_took_and_no_more() {
     sysprep(&["image.img"]).exits(2).complains("image.img").hints();
     sysprep(&["inspect", "x.img"]).exits(2).complains("inspect");
     sysprep(&[]).exits(2).complains("no image is named");
-    sysprep(&["-a", "nbd://host/disk"]).exits(6).complains("remote disks").hints();
+    sysprep(&["-a", "nbd://host/disk"]).exits(6).complains("not on this host").hints();
     sysprep(&["--scriptdir", "mnt", "-a", "x.img"]).exits(2).complains("absolute path").hints();
     sysprep(&["--scrub", "/x", "--erase", "none", "-a", "x.img"]).exits(2).complains("--scrub").hints();
     sysprep(&["--password-crypto", "md5", "-a", "x.img"]).exits(6).complains("broken").hints();
