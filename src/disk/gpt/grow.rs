@@ -33,6 +33,9 @@ pub(in crate::disk) fn grow<R: Read + Seek>(
         return Ok(GrownTable { patches: Vec::new(), grown: Vec::new() });
     }
     let size = u64::from(header.sector_size);
+    if table.partitions.iter().any(|other| other.end() > places.backup_entries * size) {
+        return Err(lie("partitions leave no room for the backup of the GPT at the end of the disk"));
+    }
     let cannot = || "cannot read the partition table";
     let sector = read_block(disk, size, header.sector_size).context(cannot)?.ok_or_else(changed)?;
     let entry =
@@ -77,9 +80,10 @@ impl Places {
         let entries = (header.entries.all().len() as u64).div_ceil(size);
         let backup_entries = last.saturating_sub(entries);
         let moved = header.alternate != last;
+        let most = backup_entries.saturating_sub(1);
         // What a table on a disk of the same length keeps free has a reason.
-        let last_usable = if moved { backup_entries.saturating_sub(1) } else { header.last_usable };
-        Self { last, backup_entries, last_usable: last_usable.max(header.last_usable), moved }
+        let last_usable = if moved { most } else { most.min(header.last_usable) };
+        Self { last, backup_entries, last_usable, moved }
     }
 }
 

@@ -118,8 +118,39 @@ fn a_primary_partition_of_an_mbr_grows() {
     assert!(refused(&mut disk.clone(), too_much, 2).contains("an MBR knows 2199023255040 bytes at most"));
 }
 
+/// A table that ends where the disk does has no room for its backup.
+#[test]
+fn a_gpt_without_room_for_its_backup_is_refused() {
+    let mut disk = Disk::new(SIZE);
+    let last = SIZE / 512 - 1;
+    GptPlan::new(512, &[(1, 2048, last - 40)]).put(&mut disk);
+    let table = read_table(&mut disk, SIZE).unwrap().unwrap();
+    // Made shorter by a tool that knew nothing of partitions.
+    let shorter = SIZE - 24 * 512;
+    let error = grow_partition(&mut disk, shorter, (&table, 1), false).unwrap_err().to_string();
+    assert!(error.contains("no room for the backup"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_damaged_table_ends_in_an_answer(
+        gpt_table in any::<bool>(),
+        damage in proptest::collection::vec((0usize..4, 446u64..512, any::<u8>()), 1..8),
+        number in 1u32..8,
+    ) {
+        let mut disk = if gpt_table { gpt(512) } else { mbr() };
+        for (record, at, value) in damage {
+            disk.put([0, 40_000, 60_000, 1][record] * 512 + at, &[value]);
+        }
+        disk.put(510, &[0x55, 0xaa]);
+        if let Ok(Some(table)) = read_table(&mut disk, SIZE) {
+            for wants_room in [false, true] {
+                let _ = grow_partition(&mut disk, SIZE + (1 << 20), (&table, number), wants_room);
+            }
+        }
+    }
 
     #[test]
     fn any_gpt_stays_whole(
