@@ -236,8 +236,12 @@ fn list(store: &Store, printer: &mut Printer) -> Result<Exit> {
         let text = |value: &Value| clean(value.as_str().unwrap_or("unknown"));
         let size =
             template.facts().map_or(0, |facts| facts.disks.iter().map(|disk| disk.virtual_bytes).sum());
+        let touched = match template.is_whole_untouched()? {
+            Some(false) => "  touched since, see template verify",
+            _ => "",
+        };
         printer.result(&format!(
-            "{name}  {}  {}  {}",
+            "{name}  {}  {}  {}{touched}",
             text(&value["system"]),
             bytes(size),
             text(&value["sealed"])

@@ -123,6 +123,20 @@ impl Template {
         Ok(Some(now == known.stamp))
     }
 
+    /// Whether nobody wrote to any of its files, by their stamps; none when the record has no stamps.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn is_whole_untouched(&self) -> Result<Option<bool>> {
+        let mut untouched = None;
+        for (disk, path) in self.images.iter().enumerate() {
+            let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+            let this = self.is_untouched(disk, &file)?;
+            untouched = this.map(|this| this && untouched != Some(false));
+        }
+        Ok(untouched)
+    }
+
     /// Refuses a template that is not what was sealed: by the stamps of its files, and where these tell nothing, as of a
     /// copy, by their digests.
     ///

@@ -56,11 +56,7 @@ pub fn verify(
     catalogue: &Catalogue,
     observer: &mut dyn Observer,
 ) -> Result<TemplateVerdict> {
-    let mut untouched = true;
-    for (disk, path) in template.images.iter().enumerate() {
-        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-        untouched &= template.is_untouched(disk, &file)?.unwrap_or(true);
-    }
+    let untouched = template.is_whole_untouched()?.unwrap_or(true);
     let definition = match template.definition() {
         Err(error) if error.kind() == ErrorKind::Found => Some(error.to_string()),
         Err(error) => return Err(error),

@@ -23,6 +23,8 @@ fn a_template_that_was_mounted_is_refused_and_breaks_its_clones() {
     rig.run("clone", &["t", "./a"]).expect(0);
     // Unlocked, it is the same: its digest says so.
     unlock(&image);
+    let list = rig.run("template list", &[]).expect(0).stdout;
+    assert!(list.contains("touched since"), "{list}");
     rig.run("clone", &["t", "./b"]).expect(0);
     rig.run("verify", &["./a.qcow2"]).expect(0);
     let touched = rig.run("template verify --json", &["--look-in", "./", "t"]).expect(0).result();
