@@ -26,6 +26,8 @@ macro_rules! points {
 }
 
 points! {
+    /// libvirt copies the disk of a running guest.
+    CopyBegun = "copy-begun",
     /// The image is open and locked.
     Locked = "locked",
     /// Overlay, record and output file are made, nameless.

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::action::Settings;
 use crate::action::user_accounts::ADDED;
 use crate::attach::Way;
-use crate::domain::Domain;
+use crate::domain::{Domain, WhileRunning};
 use crate::erase::policy::ErasePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expand::Expand;
@@ -45,8 +44,8 @@ pub const NETWORKS: (&str, &str) = ("network", "networks");
 pub struct Plan {
     /// The domain of libvirt whose guest it is, where the user named one.
     pub domain: Option<Domain>,
-    /// How long that is waited for, once it was asked to shut down; none to refuse it while it runs.
-    pub shutdown: Option<Duration>,
+    /// What is done with it while it runs.
+    pub while_running: WhileRunning,
     /// The images of its disks.
     pub images: Vec<PathBuf>,
     /// The format of each, where the user said it.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::domain::WhileRunning;
 use crate::erase::policy::Policy;
 use crate::error::{Error, Result};
 use crate::expand::Expanded;
@@ -57,7 +58,7 @@ pub fn rehearse(plan: &mut Plan, observer: &mut dyn Observer) -> Result<Rehearsa
     let mut timed = Timed::new(Stage::OpeningImages, observer);
     let observer: &mut dyn Observer = &mut timed;
     plan.commit = CommitMode::Overlay;
-    plan.shutdown = None;
+    plan.while_running = WhileRunning::Refuse;
     plan.erase.policy = Policy::None;
     let mut images = open_images(plan, Use::Read, observer)?;
     let grows = growth(plan.expand.as_ref(), &mut images)?;

@@ -18,6 +18,7 @@ use crate::guest::path_serde;
 #[expect(missing_docs, reason = "what is shown to people says it")]
 pub enum Stage {
     ShuttingDown,
+    CopyingDisk,
     OpeningImages,
     Cloning,
     PreparingMachine,
@@ -43,6 +44,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ShuttingDown => "waiting for the guest to shut down",
+            Self::CopyingDisk => "copying the running guest's disk",
             Self::OpeningImages => "opening the images",
             Self::Cloning => "making the clone",
             Self::PreparingMachine => "preparing a virtual machine",

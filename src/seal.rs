@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod live;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +14,8 @@ use serde_json::json;
 
 use crate::apply::{Left, Mode};
 use crate::attach::ImageSpec;
-use crate::domain::{self, Domain};
+use crate::domain::copy::PointInTime;
+use crate::domain::{self, Domain, WhileRunning};
 use crate::erase::policy::Policy;
 use crate::erase::report::Erasure;
 use crate::error::{Error, ErrorKind, Result, both};
@@ -53,6 +56,9 @@ pub struct SealReport {
     /// The domain of libvirt whose guest it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<domain::Identity>,
+    /// In which state its guest was copied, where it went on running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub point_in_time: Option<PointInTime>,
     /// The images that went in.
     #[serde(serialize_with = "one_or_all")]
     pub input: Vec<ImageFacts>,
@@ -99,7 +105,10 @@ pub struct SealReport {
 /// Its images are unchanged, except for [`crate::ErrorKind::Interrupted`] and with `--in-place`.
 pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> {
     let started = now();
-    let first = plan.shutdown.map_or(Stage::OpeningImages, |_| Stage::ShuttingDown);
+    let first = match plan.while_running {
+        WhileRunning::ShutDown(_) => Stage::ShuttingDown,
+        WhileRunning::Refuse | WhileRunning::Copy => Stage::OpeningImages,
+    };
     let mut timed = Timed::new(first, observer);
     let observer: &mut dyn Observer = &mut timed;
     let usage = match plan.commit {
@@ -107,7 +116,11 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         CommitMode::Output { .. } => Use::Read,
         CommitMode::InPlace => Use::Write,
     };
-    let mut images = open_images(plan, usage, observer)?;
+    let copied = live::copy(plan, observer)?;
+    let (mut images, copied) = match copied {
+        Some((image, copied)) => (vec![image], Some(copied)),
+        None => (open_images(plan, usage, observer)?, None),
+    };
     fault::point(Point::Locked)?;
     let grows = growth(plan.expand.as_ref(), &mut images)?;
     let mut sealed = sealed_places(plan, &images)?;
@@ -126,14 +139,19 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
         return Err(Error::failed("clean-up failed, so the result is not trusted").caused_by(error));
     }
     interrupt::check_before("writing the result")?;
-    plan.domain.as_ref().map_or(Ok(()), Domain::must_still_be_off)?;
+    let ended = plan.domain.as_ref().filter(|_| copied.is_none());
+    ended.map_or(Ok(()), Domain::must_still_be_off)?;
     observer.event(Event::Stage(Stage::Writing));
-    let statement = statement(plan, &images, &applied, &sealed, started);
+    let input: Vec<_> = match &copied {
+        Some(copied) => vec![copied.facts.clone()],
+        None => images.iter().map(Image::facts).collect(),
+    };
+    let point_in_time = copied.map(|copied| copied.point_in_time);
+    let statement = statement(plan, (&input, point_in_time), &applied, &sealed, started);
     let Committed { record, disks, container } =
         files.commit(plan, (&images, &sealed), statement, observer)?;
     let Applied { attached, expanded, repairs, inspection, edited, erasure } = applied;
     let (disks, sha256) = of_several(disks);
-    let input = images.iter().map(Image::facts).collect();
     let Edited { operations, confinement, left, .. } = edited;
     if let Some(container) = container.as_ref().filter(|container| container.bytes_nonzero > 0) {
         let what = format!(
@@ -145,6 +163,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     }
     Ok(SealReport {
         domain: identity(plan),
+        point_in_time,
         input,
         image: sealed.swap_remove(0).path,
         disks,
@@ -165,8 +184,8 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
 
 /// Opens and locks the images of a guest that has ended, for this use.
 pub(crate) fn open_images(plan: &Plan, usage: Use, observer: &mut dyn Observer) -> Result<Vec<Image>> {
-    plan.domain.as_ref().map_or(Ok(()), |domain| domain.must_be_off(plan.shutdown, observer))?;
-    if plan.shutdown.is_some() {
+    plan.domain.as_ref().map_or(Ok(()), |domain| domain.must_be_off(plan.while_running, observer))?;
+    if matches!(plan.while_running, WhileRunning::ShutDown(_)) {
         observer.event(Event::Stage(Stage::OpeningImages));
     }
     plan.images.iter().for_each(|image| observer.event(Event::Image(image)));
@@ -299,14 +318,13 @@ fn identity(plan: &Plan) -> Option<domain::Identity> {
 /// The record, but for the digest.
 fn statement(
     plan: &Plan,
-    images: &[Image],
+    (facts, point_in_time): (&[ImageFacts], Option<PointInTime>),
     applied: &Applied,
     sealed: &[Place],
     started: String,
 ) -> SealRecord {
     let Inspection { guest, layout, .. } = &applied.inspection;
     let operations = plan.operations.iter().zip(&applied.edited.operations);
-    let facts: Vec<_> = images.iter().map(Image::facts).collect();
     let subject = |place: &Place| Subject {
         name: place.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         digest: BTreeMap::new(),
@@ -319,8 +337,9 @@ fn statement(
             tool_version: env!("CARGO_PKG_VERSION").into(),
             started,
             finished: now(),
-            input: if let [facts] = facts.as_slice() { json!(facts) } else { json!(facts) },
+            input: if let [facts] = facts { json!(facts) } else { json!(facts) },
             domain: identity(plan),
+            point_in_time,
             guest: json!({
                 "os": guest.os, "architecture": guest.architecture, "root": layout.root, "mounts": layout.others,
             }),
@@ -350,17 +369,18 @@ fn sealed_places(plan: &Plan, images: &[Image]) -> Result<Vec<Place>> {
     if paths.len() != images.len() {
         return Err(Error::usage(format!("{} new files are named for {} disks", paths.len(), images.len())));
     }
-    paths.iter().try_for_each(|path| check_new(path, images))?;
+    let known: Vec<&Path> = images.iter().map(|image| image.path.as_path()).collect();
+    paths.iter().try_for_each(|path| check_new(path, &known))?;
     Ok(paths.iter().map(|path| Place::new_file(path)).collect())
 }
 
 /// Refuses a new file that cannot be one.
-fn check_new(path: &Path, images: &[Image]) -> Result<()> {
+fn check_new(path: &Path, images: &[&Path]) -> Result<()> {
     if uri::is_remote(path)? {
         return Err(Error::usage("--output writes a file of this host, and a URI names none")
             .hint("copy the new file there afterwards: qemu-img convert -n"));
     }
-    if path.canonicalize().is_ok_and(|path| images.iter().any(|image| image.path == path)) {
+    if path.canonicalize().is_ok_and(|path| images.contains(&path.as_path())) {
         return Err(Error::usage("--output names the image itself")
             .hint("leave --output out to seal the image itself"));
     }

@@ -218,6 +218,7 @@ fn finish(
         predicate_type: PREDICATE_TYPE.into(),
         predicate: Seal {
             domain: None,
+            point_in_time: None,
             tool_version: env!("CARGO_PKG_VERSION").into(),
             started,
             finished: now(),

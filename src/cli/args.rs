@@ -10,6 +10,7 @@ use super::expand::ExpandArgs;
 use super::formats::FormatChoice;
 use super::operations::OperationsCommand;
 use super::place::{PlaceArgs, RecoverArgs};
+use super::running::RunningArgs;
 use super::selection::SelectionArgs;
 use super::template::TemplateCommand;
 use super::virt::Called;
@@ -212,10 +213,11 @@ const NOT_WITH_A_FOLDER: [&str; 14] = [
 ];
 
 /// What of sealing `--tree` has no use for besides: nothing is erased or committed.
-const NOT_TO_SEAL_A_FOLDER: [&str; 13] = [
+const NOT_TO_SEAL_A_FOLDER: [&str; 14] = [
     "rehearse",
     "shutdown",
     "shutdown_timeout",
+    "no_shutdown",
     "output",
     "output_format",
     "flatten",
@@ -242,13 +244,9 @@ pub struct SealArgs {
     /// The domain whose disks they are.
     #[command(flatten)]
     pub domain: DomainArgs,
-    /// Ask the domain to shut down when it runs, and wait for it; its plug is never pulled.
-    #[arg(long)]
-    pub shutdown: bool,
-    /// How long to wait for that.
-    #[arg(long, value_name = "SECONDS", requires = "shutdown", default_value = "300",
-        value_parser = clap::value_parser!(u32).range(1..))]
-    pub shutdown_timeout: u32,
+    /// What to do with it while it runs.
+    #[command(flatten)]
+    pub running: RunningArgs,
     /// Seal the root folder of a guest instead of an image, in place: nothing is undone on failure, nothing is erased.
     #[arg(long, value_name = "DIR", conflicts_with_all = NOT_WITH_A_FOLDER.iter().chain(&NOT_TO_SEAL_A_FOLDER))]
     pub tree: Option<PathBuf>,

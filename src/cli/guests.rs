@@ -1,11 +1,9 @@
 //! The guests that a command line names: by images, by the disks of one guest, or by a domain of libvirt.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::args::{DomainArgs, ImageArgs, SealArgs};
+use super::args::{DomainArgs, ImageArgs};
 use super::print::Printer;
-use super::virt::Called;
 use crate::domain::Domain;
 use crate::domain::virsh::Libvirt;
 use crate::error::{Error, Result};
@@ -105,23 +103,6 @@ impl DomainArgs {
             _ => Err(Error::usage("-d names one domain at a time").hint("seal them one after the other")),
         }
     }
-}
-
-/// How long a guest that is asked to shut down is waited for; none when it is not asked.
-///
-/// # Errors
-/// Usage errors.
-pub(super) fn shutdown(args: &SealArgs) -> Result<Option<Duration>> {
-    let named = !args.domain.domain.is_empty();
-    if args.shutdown && !named {
-        return Err(Error::usage("--shutdown asks a domain of libvirt, and none is named")
-            .hint("name it: -d NAME, in place of its images"));
-    }
-    // virt-sysprep takes it without -d too, where it means nothing.
-    if args.domain.connect.is_some() && !named && args.called == Called::Guestseal {
-        return Err(Error::usage("-c says where a domain is, and none is named").hint("name it: -d NAME"));
-    }
-    Ok(args.shutdown.then(|| Duration::from_secs(args.shutdown_timeout.into())))
 }
 
 /// The guests that are named by their images.

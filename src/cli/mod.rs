@@ -13,6 +13,7 @@ pub mod place;
 pub mod print;
 pub mod request;
 mod run;
+pub mod running;
 pub mod selection;
 pub mod steps;
 pub mod template;

@@ -11,6 +11,7 @@ use super::args::{CatalogueArgs, DigestChoice, ImageArgs, SealArgs};
 use super::guests::{self, Guests, refuse_twice};
 use super::selection::SelectionArgs;
 use super::steps::set_network;
+use crate::domain::WhileRunning;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::guest::password::{PasswordRequest, Scheme, Selector};
@@ -231,14 +232,17 @@ fn needs_output(args: &SealArgs) -> Result<()> {
 /// # Errors
 /// As [`choose`], and usage errors about the images.
 pub fn plans(args: &mut SealArgs) -> Result<Plans> {
+    let while_running = args.running.decide(args)?;
     let Guests { guests, formats, domain } =
         guests::named((&args.images, &added::disks(&args.add)), &args.domain, &args.image)?;
-    let shutdown = guests::shutdown(args)?;
     let images: Vec<_> = guests.iter().flatten().collect();
     refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
-        return Err(Error::usage("--output takes one image at a time")
-            .hint("leave --output out, and keep a copy of the images"));
+        let hint = match while_running {
+            WhileRunning::Copy => "have the domain shut down, and all its disks are sealed: --shutdown",
+            _ => "leave --output out, and keep a copy of the images",
+        };
+        return Err(Error::usage("--output takes one image at a time").hint(hint));
     }
     let commit = match &args.output {
         Some(path) => CommitMode::Output {
@@ -283,7 +287,7 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
     let expand = args.expand.plan(commit == CommitMode::Overlay)?;
     let plan = |images: Vec<PathBuf>| Plan {
         domain: domain.clone(),
-        shutdown,
+        while_running,
         images,
         formats: formats.clone(),
         surroundings: args.image.place.surroundings(),

@@ -146,12 +146,6 @@ pub const REFUSED: &[Refused] = &[
     refused("inject-blnsvr", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-qemu-ga", true, WINDOWS, WINDOWS_INSTEAD),
     refused("inject-virtio-win", true, WINDOWS, WINDOWS_INSTEAD),
-    refused(
-        "no-shutdown",
-        false,
-        "a running guest has to be copied at one point in time, which guestseal does not do yet",
-        "shut the domain down, or have it shut down: --shutdown",
-    ),
     refused("sm-attach", true, RHSM, RHSM_INSTEAD),
     refused("sm-credentials", true, RHSM, RHSM_INSTEAD),
     refused("sm-register", false, RHSM, RHSM_INSTEAD),
@@ -208,7 +202,7 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     (
         "-d, --domain DOMAIN",
         Better,
-        "refused with exit code 3 while it runs, is paused or saved, where `--shutdown` asks it to shut down and waits; read-only, shared and removable disks are left alone with a note; the record has its name and UUID",
+        "refused with exit code 3 while it runs, is paused or saved, where `--shutdown` asks it to shut down and waits, and `--no-shutdown` seals a copy; read-only, shared and removable disks are left alone with a note; the record has its name and UUID",
     ),
     ("--color, --colors, --colour, --colours", Same, "`--color=auto|always|never`; without a value, always"),
     (
@@ -235,6 +229,11 @@ const GENERAL: &[(&str, Answer, &str)] = &[
     ("--key SELECTOR", Same, ""),
     ("--keys-from-stdin", Same, ""),
     ("--list-operations", Same, "the same columns"),
+    (
+        "--no-shutdown",
+        Better,
+        "with -d and `--output`: a domain that runs goes on, and a copy of its disk at one point in time is sealed; not in virt-sysprep",
+    ),
     (
         "--network, --no-network",
         Better,

@@ -16,6 +16,7 @@ use nix::unistd::unlink;
 use serde::Serialize;
 
 use crate::attach::Way;
+use crate::domain::WhileRunning;
 use crate::erase::policy::{ErasePlan, Policy};
 use crate::error::{Context, Error, Result, all, both};
 use crate::expand::Expanded;
@@ -224,7 +225,7 @@ fn edit(
     let mut plan = Plan {
         surroundings: Surroundings::default(),
         domain: None,
-        shutdown: None,
+        while_running: WhileRunning::Refuse,
         images: source.template.images.clone(),
         formats: Vec::new(),
         attach,

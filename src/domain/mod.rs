@@ -1,12 +1,14 @@
 //! Domains of libvirt: whose disks a guest is made of, and whether it has ended. libvirt is asked through virsh and told
-//! little: to ask a guest to shut down, and to define, start and forget clones. Everything else is pure over what virsh prints.
+//! little: to ask a guest to shut down, to copy its disk while it runs, and to define, start and forget clones. Everything else is pure over what virsh prints.
 
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod copy;
 pub mod definition;
 pub mod deploy;
 pub mod disks;
+mod job;
 mod shutdown;
 pub mod state;
 mod users;
@@ -52,9 +54,22 @@ pub struct Domain {
     definition: String,
 }
 
+/// What is done with a domain that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhileRunning {
+    /// It is refused.
+    Refuse,
+    /// It is asked to shut down, and waited for this long.
+    ShutDown(Duration),
+    /// It goes on, and a copy of its disk is taken.
+    Copy,
+}
+
 /// A disk of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainDisk {
+    /// Its name in the guest, such as `vda`.
+    pub target: String,
     /// Its image.
     pub path: PathBuf,
     /// The format that the guest sees it in.
@@ -98,15 +113,17 @@ impl Domain {
         state::parse(&self.libvirt.ask(&["dominfo"], &[&self.identity.uuid])?)
     }
 
-    /// Sees to it that the guest has ended: with `patience` it is asked to shut down and waited for.
+    /// Sees to it that the guest has ended: it may be asked to shut down and waited for.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] when it has not, with what to do; [`ErrorKind::Stopped`].
-    pub fn must_be_off(&self, patience: Option<Duration>, observer: &mut dyn Observer) -> Result<()> {
+    pub fn must_be_off(&self, running: WhileRunning, observer: &mut dyn Observer) -> Result<()> {
         let state = self.state()?;
-        match patience.filter(|_| state.can_shut_down()) {
-            Some(patience) => self.shut_down(&state, patience, observer)?,
-            None => state.must_be_off(&self.identity.name)?,
+        match running {
+            WhileRunning::ShutDown(patience) if state.can_shut_down() => {
+                self.shut_down(&state, patience, observer)?;
+            }
+            _ => state.must_be_off(&self.identity.name)?,
         }
         self.must_still_be_off()
     }
@@ -163,7 +180,7 @@ fn located(libvirt: &Libvirt, definition: &Definition) -> Result<(Vec<DomainDisk
                 path
             }
         };
-        Ok(DomainDisk { path, format })
+        Ok(DomainDisk { target, path, format })
     };
     Ok((chosen.into_iter().map(disk).collect::<Result<_>>()?, notes))
 }

@@ -43,7 +43,7 @@ impl Domain {
                     "shut it down from inside, or give it longer: --shutdown-timeout SECONDS; nothing was changed",
                 ));
             }
-            self.libvirt.event(uuid, left.min(ONE_WAIT))?;
+            self.libvirt.event(uuid, "lifecycle", left.min(ONE_WAIT))?;
         }
         observer.event(Event::Told(&format!(
             "the domain {name} has shut down after {:.1} s",

@@ -40,6 +40,11 @@ impl State {
         self.word == "shut off" && !self.saved
     }
 
+    /// Whether it is in memory, whatever it is doing there.
+    pub fn is_active(&self) -> bool {
+        self.word != "shut off"
+    }
+
     /// Whether it can be asked to shut down, or was asked already.
     pub fn can_shut_down(&self) -> bool {
         matches!(self.word.as_str(), "running" | "idle" | "in shutdown")

@@ -3,20 +3,22 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use super::definition::{self, Definition};
 use crate::error::{Context, Error, Result};
-use crate::sys::child::Exit;
+use crate::sys::child::{Exit, Spawn};
 use crate::sys::tool::Tool;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes: the definition of a machine with hundreds of devices has some hundred KiB.
 const ANSWER_LIMIT: u64 = 4 << 20;
+/// How long several commands may take, of which one waits for the guest, and one for what others do with it.
+const LONG_PATIENCE: Duration = Duration::from_secs(180);
 /// How many domains are asked for at once: the command must stay below the longest word that Linux lets a program have.
 const AT_ONCE: usize = 500;
 /// The longest of such answers, in bytes.
@@ -108,12 +110,8 @@ impl Libvirt {
     /// # Errors
     /// As [`Libvirt::ask`]; a usage error when another domain has the name.
     pub fn define(&self, xml: &str) -> Result<()> {
-        // A file without a name, for us alone: other users see neither it nor the command's words.
-        let mut file = tempfile::tempfile().context(|| "cannot make a temporary file")?;
-        let written = file.write_all(xml.as_bytes()).and_then(|()| file.rewind());
-        written.context(|| "cannot write a temporary file")?;
-        let (exit, _) =
-            self.run_with(&["define", "/dev/stdin"], &[], (PATIENCE, ANSWER_LIMIT), Some(file))?;
+        let limits = (PATIENCE, ANSWER_LIMIT);
+        let (exit, _) = self.run_with(&["define", "/dev/stdin"], &[], limits, Some(temporary(xml)?))?;
         if exit.stderr.contains(NAME_TAKEN) {
             let name = definition::name(xml)?;
             let taken = self.names()?.into_iter().filter(|other| other.starts_with(&name));
@@ -158,13 +156,34 @@ impl Libvirt {
         Ok(answer.trim_end_matches('\n').into())
     }
 
-    /// Waits until something happens to the domain with this UUID; false when nothing does within `patience`.
+    /// Runs several commands in one process, the first of which gets a text by its standard input; what it prints and what it
+    /// complains about. It goes on to its end when this process is killed, and is not stopped by signals that stop the run.
+    ///
+    /// # Errors
+    /// When virsh cannot be run, or takes too long.
+    pub(super) fn all_of(&self, commands: &str, input: &str) -> Result<(String, String)> {
+        let input = Some(temporary(input)?);
+        // Not quiet: what it did is told by lines that it leaves out then.
+        let virsh = self.words(Tool::find("virsh")?.spawn()).arg(commands).on_a_leash();
+        let mut child =
+            virsh.stdin(input.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped()).spawn()?;
+        child.let_go()?;
+        let pipe = child.take_stdout();
+        let exit = child.wait_within(LONG_PATIENCE)?;
+        let mut said = String::new();
+        if let Some(pipe) = pipe {
+            pipe.take(ANSWER_LIMIT).read_to_string(&mut said).context(|| "cannot read what virsh prints")?;
+        }
+        Ok((said, exit.stderr))
+    }
+
+    /// Waits until an event of this kind comes from the domain with this UUID; false when none does within `patience`.
     ///
     /// # Errors
     /// As [`Libvirt::ask`]; also when this libvirt does not tell of events.
-    pub fn event(&self, uuid: &str, patience: Duration) -> Result<bool> {
+    pub fn event(&self, uuid: &str, kind: &str, patience: Duration) -> Result<bool> {
         let seconds = patience.as_secs().max(1).to_string();
-        let words = ["event", "--domain", uuid, "--event", "lifecycle", "--timeout", &seconds];
+        let words = ["event", "--domain", uuid, "--event", kind, "--timeout", &seconds];
         let (exit, answer) = self.run(&words, &[], patience + PATIENCE)?;
         if exit.status.success() {
             return Ok(true);
@@ -186,16 +205,28 @@ impl Libvirt {
         (patience, limit): (Duration, u64),
         input: Option<File>,
     ) -> Result<(Exit, String)> {
-        let mut virsh = Tool::find("virsh")?.spawn().within(patience).arg("-q");
-        for (name, value) in &self.environment {
-            virsh = virsh.env(name, value);
-        }
-        if let Some(uri) = &self.uri {
-            virsh = virsh.arg("-c").arg(uri);
-        }
+        let virsh = self.words(Tool::find("virsh")?.spawn().within(patience)).arg("-q");
         let words = virsh.args(command).args((!about.is_empty()).then_some("--")).args(about);
         let (exit, answer) = words.stdin(input.map_or_else(Stdio::null, Stdio::from)).output(limit)?;
         let answer = String::from_utf8(answer).map_err(|_| Error::failed("virsh prints no UTF-8"))?;
         Ok((exit, answer))
     }
+
+    /// What each run of virsh is told.
+    fn words(&self, virsh: Spawn) -> Spawn {
+        let with = |virsh: Spawn, (name, value): &(String, String)| virsh.env(name, value);
+        let virsh = self.environment.iter().fold(virsh, with);
+        match &self.uri {
+            Some(uri) => virsh.arg("-c").arg(uri),
+            None => virsh,
+        }
+    }
+}
+
+/// A text in a file without a name, for us alone: other users see neither it nor the words of the command.
+fn temporary(text: &str) -> Result<File> {
+    let mut file = tempfile::tempfile().context(|| "cannot make a temporary file")?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.rewind());
+    written.context(|| "cannot write a temporary file")?;
+    Ok(file)
 }

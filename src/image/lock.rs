@@ -264,6 +264,14 @@ pub(super) fn lock_own(file: &File) -> Result<bool> {
     take(file, GUESTSEAL, libc::F_WRLCK)
 }
 
+/// Lets runs that read the file share such a lock; it is still known as one in use.
+///
+/// # Errors
+/// When the filesystem has no locks.
+pub(super) fn share_own(file: &File) -> Result<bool> {
+    take(file, GUESTSEAL, libc::F_RDLCK)
+}
+
 fn take(file: &File, byte: i64, kind: i32) -> Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&range(&(byte..=byte), kind)?)) {
         Ok(_) => Ok(true),

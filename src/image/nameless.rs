@@ -3,16 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
-use super::journal::open_own;
-use super::lock::lock_own;
+use super::lock::{lock_own, share_own};
 use crate::error::{Context, Error, Result};
 use crate::sys::own;
 
@@ -51,6 +50,30 @@ impl NamelessFile {
         let made = Self { file: File::from(fd), folder, folder_path: folder_path.into(), temporary: None };
         made.begin(mode).map_err(|error| error.within(failed()))?;
         Ok(made)
+    }
+
+    /// Makes one that has a temporary name from the start, for another process that opens it by that; only its owner may.
+    ///
+    /// # Errors
+    /// As [`NamelessFile::make`].
+    pub fn make_for_others(folder_path: &Path) -> Result<Self> {
+        let failed = || format!("cannot make a file in {}", folder_path.display());
+        let folder_path = folder_path.canonicalize().context(failed)?;
+        let folder = File::open(&folder_path).context(failed)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        Self::make_named(&folder_path, folder, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|error| error.within(failed()))
+    }
+
+    /// Lets this process open it as an image to be read.
+    pub fn share(&self) {
+        // Where there are no locks nobody is kept out.
+        let _ = share_own(&self.file);
+    }
+
+    /// The path of its temporary name, where it has one.
+    pub fn temporary_path(&self) -> Option<PathBuf> {
+        self.temporary.as_ref().map(|name| self.folder_path.join(name))
     }
 
     /// For filesystems that know no nameless files.
@@ -175,7 +198,8 @@ fn temporary_name(file: &File) -> Result<String> {
 }
 
 /// Removes what runs that were killed left in a folder under temporary names: files that carry their own inode number
-/// in the name, are this user's, and that nobody holds locked.
+/// in the name, are this user's (for root, anybody's: a copy of a running guest belongs to whoever runs that), and that nobody
+/// holds locked.
 ///
 /// # Errors
 /// When the folder cannot be read, or such a file not be removed.
@@ -190,13 +214,22 @@ pub fn sweep(folder: &Path) -> Result<()> {
         }
         let path = entry.path();
         // Anything that cannot be a leftover stays.
-        let Ok(Some(file)) = open_own(&path) else { continue };
+        let Some(file) = open_leftover(&path) else { continue };
         if lock_own(&file).unwrap_or(false) {
             std::fs::remove_file(&path)
                 .context(|| format!("cannot remove the leftover {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+fn open_leftover(path: &Path) -> Option<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::options().read(true).append(true).custom_flags(flags.bits()).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    let user = geteuid();
+    let ours = user.is_root() || metadata.uid() == user.as_raw();
+    (metadata.is_file() && ours && metadata.nlink() == 1).then_some(file)
 }
 
 /// The folder that a file is or will be in.

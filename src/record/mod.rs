@@ -104,6 +104,9 @@ pub struct Seal {
     /// The domain of libvirt whose disks they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<domain::Identity>,
+    /// In which state its guest was copied, where it went on running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_in_time: Option<domain::copy::PointInTime>,
     /// The guest: system, architecture, filesystems.
     pub guest: serde_json::Value,
     /// What grew before, with `--expand`.

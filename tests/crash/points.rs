@@ -116,8 +116,9 @@ fn killed_and_failed_at_every_point() {
         return;
     }
     let reached = at_each(Point::ALL, &MODES, &["kill", "fail"]);
-    let never: Vec<_> =
-        Point::ALL.iter().map(|point| point.name()).filter(|name| !reached.contains(name)).collect();
+    // The copy of a running guest is for the tests with libvirt.
+    let here = Point::ALL.iter().filter(|point| **point != Point::CopyBegun);
+    let never: Vec<_> = here.map(|point| point.name()).filter(|name| !reached.contains(name)).collect();
     assert!(never.is_empty(), "no run came by {never:?}: what are these points for?");
 }
 

@@ -12,6 +12,8 @@ mod define;
 mod guests;
 #[path = "../common/kernel.rs"]
 mod kernel;
+mod live;
+mod machine;
 mod refused;
 mod rig;
 mod running;

@@ -15,7 +15,7 @@ fn names_and_connections_that_are_wrong() {
     let root = disks.root.to_str().unwrap().to_owned();
     let nowhere = "qemu+unix:///session?socket=/nonexistent/socket";
     let elsewhere = "qemu+ssh://elsewhere.invalid/system";
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["-c", &uri, "-d", "wep"], 2, "did you mean `web`?"),
         (&["-c", &uri, "--domain=--version"], 2, "there is no domain"),
         (&["-c", &uri, "-d", ""], 2, "-d needs the name"),
@@ -27,8 +27,14 @@ fn names_and_connections_that_are_wrong() {
         (&["-c", nowhere, "-d", NAME], 1, "cannot connect to libvirt"),
         (&["-c", elsewhere, "-d", NAME], 6, "runs on the host elsewhere.invalid"),
         (&["-c", "esx://root:hunter2@host/", "-d", NAME], 2, "has a password in it"),
-        (&["--shutdown", "-a", &root], 2, "--shutdown asks a domain"),
-        (&["-c", &uri, "-d", NAME, "--no-shutdown"], 6, "--no-shutdown is not done"),
+        (&["--shutdown", "-a", &root], 2, "--shutdown is about a domain"),
+        (&["--no-shutdown", "-a", &root, "--output", "/nowhere/x"], 2, "--no-shutdown is about a domain"),
+        (&["-c", &uri, "-d", NAME, "--no-shutdown"], 2, "--output NEW"),
+        (
+            &["-c", &uri, "-d", NAME, "--no-shutdown", "--shutdown", "--output", "/nowhere/x"],
+            2,
+            "cannot be used with",
+        ),
     ];
     for (words, code, says) in cases {
         let ran = run(GUESTSEAL, ["seal"].into_iter().chain(words.iter().copied())).expect(code);

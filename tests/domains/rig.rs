@@ -92,17 +92,6 @@ impl Disks {
 
 const TEST_NAMESPACE: &str = "xmlns:t='http://libvirt.org/schemas/domain/test/1.0'";
 
-/// The first program of a guest that does nothing but wait for its power button.
-const LISTEN: &str = "#!/busybox sh
-/busybox mount -t devtmpfs d /dev
-/busybox mount -t proc p /proc
-/busybox insmod /button.ko
-/busybox insmod /evdev.ko
-for event in /dev/input/event*; do (/busybox head -c 24 $event >/dev/null; /busybox poweroff -f) & done
-echo listening >/dev/ttyS0
-wait
-";
-
 /// A domain's definition.
 fn domain(kind: &str, name: &str, uuid: &str, disks: &str) -> String {
     format!(
@@ -200,40 +189,9 @@ impl Daemon {
         file
     }
 
-    /// Defines the guest's domain in qemu, starts it and waits until it listens: a kernel and busybox, which power off when
-    /// the power button is pressed. Its disk is there, and left alone.
-    pub(crate) fn start_listening(&self, kernel: &Path, disks: &str) {
-        let at = |name: &str| self.folder.path().join(name);
-        fs::copy(kernel, at("vmlinuz")).unwrap();
-        fs::set_permissions(at("vmlinuz"), PermissionsExt::from_mode(0o644)).unwrap();
-        let root = at("initrd");
-        fs::create_dir_all(root.join("dev")).unwrap();
-        fs::create_dir_all(root.join("proc")).unwrap();
-        fs::copy("/bin/busybox", root.join("busybox")).unwrap();
-        fs::write(root.join("init"), LISTEN).unwrap();
-        fs::set_permissions(root.join("init"), PermissionsExt::from_mode(0o755)).unwrap();
-        shell(&format!(
-            "cd {}; find {}/lib/modules/ \\( -name 'button.ko*' -o -name 'evdev.ko*' \\) -exec cp -t . {{}} +; \
-             find . -name '*.xz' -exec xz -d {{}} +; \
-             find . | cpio --quiet -o -H newc >../initrd.cpio",
-            root.display(),
-            kernel.parent().unwrap().display()
-        ));
-        let (kernel, initrd, said) = (at("vmlinuz"), at("initrd.cpio"), at("run/console"));
-        let os = format!(
-            "</type><kernel>{}</kernel><initrd>{}</initrd><cmdline>console=ttyS0 quiet</cmdline>",
-            kernel.display(),
-            initrd.display()
-        );
-        let console = format!("<serial type='file'><source path='{}'/></serial></devices>", said.display());
-        let uri = self.qemu();
-        let file = self.xml(&uri, NAME, disks);
-        let xml = fs::read_to_string(&file).unwrap();
-        fs::write(&file, xml.replace("</type>", &os).replace("</devices>", &console)).unwrap();
-        virsh(&uri, &["define", file.to_str().unwrap()]);
-        virsh(&uri, &["start", NAME]);
-        let said = said.display();
-        shell(&format!("timeout 120 bash -c 'until grep -qs listening {said}; do sleep 0.1; done'"));
+    /// A path in the daemon's folder.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 
