@@ -147,6 +147,10 @@ fn make(args: CreateArgs, printer: &mut Printer) -> Result<Exit> {
     seal.selection.steps.refuse()?;
     let format = (seal.output_format.take().unwrap_or(Format::Qcow2), std::mem::take(&mut seal.compress));
     let flatten = std::mem::take(&mut seal.flatten);
+    if seal.running.no_shutdown {
+        // The copy of a guest that runs is one disk, and goes into a new file: here into the store.
+        seal.output = Some(store.store().folder().join(&name));
+    }
     let catalogue = catalogue(&seal.selection.catalogue)?;
     let Plans { plans, warnings, generated } = plans(&mut seal)?;
     seal.selection.forget_passwords();
@@ -154,6 +158,8 @@ fn make(args: CreateArgs, printer: &mut Printer) -> Result<Exit> {
         Error::usage("a template is made of one guest").hint("name the disks of a guest with several by -a")
     })?;
     plan.past.flatten = flatten;
+    // A new file takes any size.
+    plan.expand.iter_mut().for_each(|expand| expand.grows_image = false);
     add_seed_place(&mut plan, &catalogue)?;
     check(&plan)?;
     let mut shown = (!generated.is_empty()).then(terminal).transpose()?;
