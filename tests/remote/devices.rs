@@ -57,6 +57,7 @@ fn a_device_is_only_read_for_a_new_file() {
     for words in ["inspect", "seal --rehearse", "seal --dry-run"] {
         rig.guestseal(words, &[&device.0]).expect(0);
     }
+    rig.guestseal("seal --expand +64M", &[&device.0]).expect(6).says(&["does not grow"]);
     assert_eq!(fingerprint(&rig.file), before);
     assert!(rig.kept().is_empty());
     // The other way round it would take the place of the device's node.
