@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use crate::common::{guestseal, tool};
+use crate::common::{guestseal, on_path, require, tool};
 use crate::disks::{Label, Volume, volume};
+use crate::kernel::kernel;
 use crate::rig::{BARE, GPT, Image, MBR, MIB, USUAL, can_run, virtual_bytes};
 
 /// Grows by 192 MiB; the filesystem that is named then fills its volume, which reaches to the end of the disk.
@@ -79,6 +80,16 @@ fn a_filesystem_without_a_table() {
 #[test]
 fn sectors_of_4096_bytes() {
     grows(Label(Some("gpt"), 4096), &USUAL, "raw", "");
+}
+
+/// There the kernel has a device for the partition, which it has to be told of.
+#[test]
+fn a_partition_in_a_machine() {
+    let machine = require(on_path("qemu-system-x86_64"), "needs qemu-system-x86_64")
+        && require(kernel().exists(), "no kernel for virtual machines: run scripts/setup");
+    let words = format!("--isolate vm --kernel {}", kernel().display());
+    let Some(report) = machine.then(|| grows(GPT, &USUAL, "qcow2", &words)).flatten() else { return };
+    assert_eq!(report["attached"]["way"], "vm");
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod disks;
 #[path = "../images/guests.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod guests;
+#[path = "../common/kernel.rs"]
+mod kernel;
 #[path = "../images/mounts.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod mounts;
