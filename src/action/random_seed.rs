@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Findings, View, meets, put};
 use crate::error::{Error, Result};
 use crate::guest::change::{Change, Content, NewFile};
-use crate::operation::schema::{RandomSeed, SeedContent};
+use crate::operation::seed::{RandomSeed, SeedContent};
 
 /// Bytes of a seed: what systemd and the init scripts of Debian save.
 pub const SEED_BYTES: usize = 512;

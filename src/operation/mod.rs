@@ -14,6 +14,7 @@ mod pairs;
 pub mod perl;
 pub mod profile;
 pub mod schema;
+pub mod seed;
 pub mod select;
 pub mod step;
 pub mod step_text;

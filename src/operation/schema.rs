@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::form;
 use super::network::Network;
+use super::seed::RandomSeed;
 use super::step::{
     AppendLine, Bring, Chmod, Chown, Delete, Empty, Firstboot, FromTo, OnePath, SshInject, Substitute,
 };
@@ -358,30 +359,6 @@ pub struct MachineId {
     /// Only for these guests.
     #[serde(default, skip_serializing_if = "When::is_empty")]
     pub when: When,
-}
-
-/// See [`Action::RandomSeed`].
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RandomSeed {
-    /// The file that the guest reads its seed from; its folder is there.
-    #[serde(deserialize_with = "form::path")]
-    pub path: String,
-    /// What is in it.
-    pub content: SeedContent,
-    /// Only for these guests.
-    #[serde(default, skip_serializing_if = "When::is_empty")]
-    pub when: When,
-}
-
-/// What is in the file of a random seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeedContent {
-    /// 512 bytes of the system's entropy, others each time.
-    New,
-    /// A known text of that length, where a clone gets its own.
-    Place,
 }
 
 /// What is left in /etc/machine-id; see machine-id(5).

@@ -57,7 +57,8 @@ pub(super) fn copy(plan: &mut Plan, observer: &mut dyn Observer) -> Result<Optio
     facts.format = disk.format;
     facts.name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let metadata = source.metadata().context(|| format!("cannot examine {}", source.display()))?;
-    facts.file_bytes = metadata.len();
+    // A device says nothing of its length there.
+    facts.file_bytes = if metadata.is_file() { metadata.len() } else { facts.virtual_bytes };
     // The new file is for those whom the disk is for.
     let mode = Permissions::from_mode(metadata.permissions().mode() & 0o777);
     image.lock.file().set_permissions(mode).context(|| "cannot set the mode of the copy")?;

@@ -67,23 +67,30 @@ fn a_guest_that_goes_on_is_copied_at_one_point_in_time_and_the_copy_sealed() {
     }
     assert_eq!(names(&disks), before, "a run left something");
 
-    // One that fails gives the copy up; one that is killed leaves what the next run sweeps away.
-    for (fault, code) in [("copy-begun=fail", Some(1)), ("copy-begun=kill", None)] {
+    // One that fails or is stopped gives the copy up; one that is killed leaves what the next run sweeps away.
+    for (fault, code, left) in
+        [("copy-begun=fail", Some(1), 0), ("copy-begun=stop", None, 0), ("copy-begun=kill", None, 1)]
+    {
         let mut seal = command(GUESTSEAL);
         seal.args(["seal", "-c", &uri, "-d", NAME]).args(output).env("GUESTSEAL_FAULT", fault);
-        let ran = seal.output().unwrap();
-        assert_eq!(ran.status.code(), code, "{ran:#?}");
+        let mut ran = seal.spawn().unwrap();
+        if fault.ends_with("stop") {
+            let stopped = format!("/proc/{}/status", ran.id());
+            shell(&format!("timeout 60 bash -c 'until grep -q State:.T {stopped}; do sleep 0.1; done'"));
+            shell(&format!("kill -INT {0}; kill -CONT {0}", ran.id()));
+        }
+        assert_eq!(ran.wait().unwrap().code(), code, "{fault}");
         shell(&format!(
             "timeout 60 bash -c 'until virsh -q -c \"{uri}\" domjobinfo {NAME} | grep -q None; do sleep 0.1; done'"
         ));
-        assert_eq!(names(&disks).len(), before.len() + usize::from(code.is_none()), "{:?}", names(&disks));
+        assert_eq!(names(&disks).len(), before.len() + left, "{fault}: {:?}", names(&disks));
         daemon.goes_on();
     }
     // Once more, as raw, and without what the killed one left.
     let ran = guestseal(&uri, "seal --output-format raw", &output).expect(0);
     assert!(ran.stdout.contains("froze its filesystems"), "{ran:#?}");
     assert_eq!(names(&disks).len(), before.len() + 2, "{:?}", names(&disks));
-    assert_eq!(daemon.said("frozen"), 4);
+    assert_eq!(daemon.said("frozen"), 5);
     run(GUESTSEAL, ["verify", "--format", "raw", new.to_str().unwrap()]).expect(0);
     daemon.goes_on();
     assert_eq!(state(&uri), "running");
