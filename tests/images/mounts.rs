@@ -56,7 +56,9 @@ pub(crate) fn with_guest<T: Send>(
             );
         }
         let result = work(folder.path());
-        tool("umount", [Path::new("-R"), folder.path()]);
+        // A program that another test starts just now has our open files until it is executed.
+        let unmount = "until umount -R \"$0\" 2>/dev/null; do sleep 0.02; done";
+        tool("timeout", ["10".as_ref(), "sh".as_ref(), "-c".as_ref(), unmount.as_ref(), folder.path()]);
         result
     })
 }
