@@ -17,6 +17,7 @@ mod machine;
 mod refused;
 mod rig;
 mod running;
+mod templates;
 
 use std::fs;
 

@@ -93,3 +93,28 @@ fn a_guest_with_two_disks_is_one_template_and_its_clones_have_two() {
     rig.run("clone", &["pair", "./d"]).expect(2).says(&["d-1.qcow2 is there already"]);
     assert!(!rig.at("d.qcow2").exists());
 }
+
+#[test]
+fn without_room_nothing_is_left_of_a_clone_or_a_template() {
+    if !ready() {
+        return;
+    }
+    let rig = Rig::with("alpine");
+    let small = rig.at("small");
+    // Seen by this shell alone.
+    let tried = |words: &str, why: &str| {
+        let line = format!(
+            "mkdir -p {0}; mount -t tmpfs -o size=256k none {0}; timeout 120 {GUESTSEAL} {words}; echo code $?; ls -A {0}",
+            small.display()
+        );
+        let ran = run("unshare", ["-m", "sh", "-c", &line]).expect(0);
+        assert!(ran.stdout.ends_with("code 1\n"), "{ran:#?}");
+        ran.says(&[why]);
+    };
+    let (store, image, small) = (rig.at("store"), guest("alpine").image, small.display());
+    tried(&format!("clone --store {} --full t {small}/c", store.display()), "No space left on device");
+    tried(&format!("template create --store {small} u {}", image.display()), "no space is left in");
+    let nowhere =
+        run(GUESTSEAL, ["template", "create", "--store", "/proc/nowhere", "u", image.to_str().unwrap()]);
+    nowhere.expect(1).says(&["/proc/nowhere"]);
+}
