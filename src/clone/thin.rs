@@ -66,7 +66,11 @@ fn relative_to(folder: &Path, file: &Path) -> Result<PathBuf> {
     let (from, to) = (parts(&folder), parts(file));
     let same = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
     let up = from[same..].iter().map(|_| Component::ParentDir.as_os_str().to_owned());
-    Ok(up.chain(to[same..].iter().cloned()).collect())
+    let name: PathBuf = up.chain(to[same..].iter().cloned()).collect();
+    // qemu takes what stands before a colon for a protocol.
+    let is_protocol =
+        name.components().next().is_some_and(|part| part.as_os_str().as_encoded_bytes().contains(&b':'));
+    Ok(if is_protocol { Path::new(".").join(name) } else { name })
 }
 
 #[cfg(test)]
@@ -82,5 +86,7 @@ mod tests {
         let from = |folder: &str| relative_to(&root.join(folder), &file).unwrap();
         assert_eq!(from("clones/deep"), Path::new("../../templates/a.qcow2"));
         assert_eq!(from("."), Path::new("templates/a.qcow2"));
+        let odd = relative_to(&root, &root.join("a:b/c.qcow2")).unwrap();
+        assert_eq!(odd.to_str(), Some("./a:b/c.qcow2"));
     }
 }
