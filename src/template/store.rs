@@ -111,6 +111,8 @@ impl Store {
     /// When it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
         let failed = || format!("cannot remove the template {name}");
+        // One of this name that was killed half way would be in the way.
+        self.sweep()?;
         let folder = self.folder.join(name);
         // Not there any more at once, however long it takes and whatever comes in between.
         let half = self.folder.join(format!("{HALF}{name}"));
@@ -270,6 +272,11 @@ mod tests {
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("web.qcow2"), b"half").unwrap();
         drop(store.begin("web").unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        for name in [format!("{HALF}web"), "web".into()] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        store.remove("web").unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
