@@ -118,7 +118,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     };
     let copied = live::copy(plan, observer)?;
     let (mut images, copied) = match copied {
-        Some((image, copied)) => (vec![image], Some(copied)),
+        Some((images, copied)) => (images, Some(copied)),
         None => (open_images(plan, usage, observer)?, None),
     };
     fault::point(Point::Locked)?;
@@ -143,7 +143,7 @@ pub fn seal(plan: &mut Plan, observer: &mut dyn Observer) -> Result<SealReport> 
     ended.map_or(Ok(()), Domain::must_still_be_off)?;
     observer.event(Event::Stage(Stage::Writing));
     let input: Vec<_> = match &copied {
-        Some(copied) => vec![copied.facts.clone()],
+        Some(copied) => copied.facts.clone(),
         None => images.iter().map(Image::facts).collect(),
     };
     let point_in_time = copied.map(|copied| copied.point_in_time);

@@ -239,7 +239,9 @@ pub fn plans(args: &mut SealArgs) -> Result<Plans> {
     refuse_twice(&images)?;
     if args.output.is_some() && images.len() > 1 {
         let hint = match while_running {
-            WhileRunning::Copy => "have the domain shut down, and all its disks are sealed: --shutdown",
+            WhileRunning::Copy => {
+                "all its disks become a template: guestseal template create; or have it shut down: --shutdown"
+            }
             _ => "leave --output out, and keep a copy of the images",
         };
         return Err(Error::usage("--output takes one image at a time").hint(hint));

@@ -22,6 +22,9 @@ pub struct RunningArgs {
     /// Leave the domain running, and seal a copy of its disk, taken at one point in time, to --output.
     #[arg(long, conflicts_with_all = ["shutdown", "rehearse"])]
     pub no_shutdown: bool,
+    /// Whether it is known already where the copy goes.
+    #[arg(skip)]
+    pub has_place: bool,
 }
 
 impl RunningArgs {
@@ -39,7 +42,7 @@ impl RunningArgs {
                 .hint("name it: -d NAME, in place of its images"));
             }
         }
-        if self.no_shutdown && args.output.is_none() && !args.dry_run {
+        if self.no_shutdown && args.output.is_none() && !args.dry_run && !self.has_place {
             return Err(Error::usage("--no-shutdown seals a copy, and nothing says where that is to be")
                 .hint("name the new file: --output NEW"));
         }

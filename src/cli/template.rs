@@ -147,10 +147,8 @@ fn make(args: CreateArgs, printer: &mut Printer) -> Result<Exit> {
     seal.selection.steps.refuse()?;
     let format = (seal.output_format.take().unwrap_or(Format::Qcow2), std::mem::take(&mut seal.compress));
     let flatten = std::mem::take(&mut seal.flatten);
-    if seal.running.no_shutdown {
-        // The copy of a guest that runs is one disk, and goes into a new file: here into the store.
-        seal.output = Some(store.store().folder().join(&name));
-    }
+    // A copy of a guest that runs goes into a new file, here into the store.
+    seal.running.has_place = true;
     let catalogue = catalogue(&seal.selection.catalogue)?;
     let Plans { plans, warnings, generated } = plans(&mut seal)?;
     seal.selection.forget_passwords();

@@ -1,4 +1,4 @@
-//! A copy of the disk of a domain that goes on running, as it was at one point in time: libvirt's backup in push mode, which
+//! A copy of the disks of a domain that goes on running, as they were at one point in time: libvirt's backup in push mode, which
 //! qemu writes (<https://libvirt.org/formatbackup.html>). The guest's agent freezes the filesystems while that point is set.
 
 #![forbid(unsafe_code)]
@@ -40,34 +40,37 @@ pub enum PointInTime {
     CrashConsistent,
 }
 
-/// The copy of a disk, in a file of our own.
+/// The copies of the disks, each in a file of our own.
 #[derive(Debug)]
 pub struct Copied {
-    /// The file, qcow2, under a temporary name.
-    pub file: NamelessFile,
-    /// The disk.
-    pub disk: DomainDisk,
-    /// The state it is in.
+    /// The disks, each with its file: qcow2, under a temporary name.
+    pub disks: Vec<(DomainDisk, NamelessFile)>,
+    /// The state they are in.
     pub point_in_time: PointInTime,
 }
 
 impl Domain {
-    /// Copies the only disk into a folder, while the guest goes on.
+    /// Copies the disks into a folder, while the guest goes on.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the hypervisor cannot, or there are several disks; [`ErrorKind::Busy`] when libvirt does
+    /// [`ErrorKind::Unsupported`] when the hypervisor cannot; [`ErrorKind::Busy`] when libvirt does
     /// something else with the domain, or it runs with other disks than it is defined with; [`ErrorKind::Stopped`].
     pub fn copy(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Copied> {
-        let disk = self.only_disk_that_runs()?;
-        let bytes = self.capacity(&disk.target)?;
-        let file = self.make_file(&disk, folder, bytes)?;
-        let path = file.temporary_path().unwrap_or_default();
+        let mut disks = Vec::new();
+        for disk in self.disks_that_run()? {
+            let bytes = self.capacity(&disk.target)?;
+            let file = self.make_file(&disk, folder, bytes)?;
+            disks.push((disk, file));
+        }
+        let targets: Vec<_> = disks.iter().map(|(disk, _)| disk.target.as_str()).collect();
+        let files = disks.iter().map(|(_, file)| file.temporary_path().unwrap_or_default());
+        let xml = backup_xml(targets.iter().copied().zip(files))?;
         let mut backup = Backup { libvirt: &self.libvirt, uuid: &self.identity.uuid, goes_on: true };
-        let began = self.begin(&backup_xml(&disk.target, &path)?);
+        let began = self.begin(&xml);
         // One that libvirt refused may be another's.
         backup.goes_on = began.is_ok();
         let (point_in_time, why_not) =
-            began.map_err(|error| error.within(format!("cannot copy the disk {}", disk.target)))?;
+            began.map_err(|error| error.within(format!("cannot copy the disks {}", targets.join(", "))))?;
         fault::point(Point::CopyBegun)?;
         observer.event(Event::Told(match point_in_time {
             PointInTime::Frozen => "the guest's agent froze its filesystems for the moment of the copy",
@@ -79,22 +82,17 @@ impl Domain {
             observer
                 .event(Event::Warning(&format!("the guest's agent did not freeze its filesystems: {why}")));
         }
-        backup.finish(&disk.target, observer)?;
-        Ok(Copied { file, disk, point_in_time })
+        backup.finish(&targets, observer)?;
+        Ok(Copied { disks, point_in_time })
     }
 
-    /// The disk of the running machine: its definition may have been changed since it was started.
-    fn only_disk_that_runs(&self) -> Result<DomainDisk> {
+    /// The disks of the running machine: its definition may have been changed since it was started.
+    fn disks_that_run(&self) -> Result<Vec<DomainDisk>> {
         let name = &self.identity.name;
-        let [disk] = self.disks.as_slice() else {
-            let what =
-                format!("{name} has {} disks, and --output takes one image at a time", self.disks.len());
-            return Err(Error::unsupported(what).hint("shut it down to seal all of them: --shutdown"));
-        };
         let text = self.libvirt.ask(&["dumpxml"], &[&self.identity.uuid])?;
         let (now, _) = located(&self.libvirt, &definition::parse(&text)?)?;
-        if now.as_slice() == [disk.clone()] {
-            return Ok(disk.clone());
+        if now == self.disks {
+            return Ok(now);
         }
         let what = format!("the domain {name} runs with other disks than those that it is defined with");
         Err(Error::new(ErrorKind::Busy, what).hint("shut it down first: --shutdown"))
@@ -150,16 +148,20 @@ impl Domain {
     }
 }
 
-/// What libvirt is asked to do: a whole copy of one disk into a file that is there.
-fn backup_xml(target: &str, path: &Path) -> Result<String> {
-    let path = path.to_str().ok_or_else(|| {
-        Error::usage(format!("the path {} is no UTF-8, which libvirt's XML is", path.display()))
-    })?;
-    let (target, path) = (escaped(target)?, escaped(path)?);
-    Ok(format!(
-        "<domainbackup mode='push'><disks><disk name='{target}' type='file' backup='yes' backupmode='full'>\
-         <driver type='qcow2'/><target file='{path}'/></disk></disks></domainbackup>"
-    ))
+/// What libvirt is asked to do: whole copies of some disks into files that are there. It leaves out what is not named.
+fn backup_xml<'a>(disks: impl Iterator<Item = (&'a str, PathBuf)>) -> Result<String> {
+    let mut all = String::new();
+    for (target, path) in disks {
+        let path = path.to_str().ok_or_else(|| {
+            Error::usage(format!("the path {} is no UTF-8, which libvirt's XML is", path.display()))
+        })?;
+        let (target, path) = (escaped(target)?, escaped(path)?);
+        all += &format!(
+            "<disk name='{target}' type='file' backup='yes' backupmode='full'>\
+             <driver type='qcow2'/><target file='{path}'/></disk>"
+        );
+    }
+    Ok(format!("<domainbackup mode='push'><disks>{all}</disks></domainbackup>"))
 }
 
 /// Why libvirt did not begin, by what virsh says; what it says of the agent is no reason.
@@ -202,8 +204,8 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    /// Waits until the copy is whole.
-    fn finish(&mut self, target: &str, observer: &mut dyn Observer) -> Result<()> {
+    /// Waits until the copies are whole.
+    fn finish(&mut self, targets: &[&str], observer: &mut dyn Observer) -> Result<()> {
         while let Some(job::Progress { done, total }) =
             job::parse(&self.libvirt.ask(&["domjobinfo"], &[self.uuid])?)?
         {
@@ -218,8 +220,9 @@ impl Backup<'_> {
         self.goes_on = false;
         let words = ["domjobinfo", "--completed", "--keep-completed", "--anystats"];
         job::succeeded(&self.libvirt.ask(&words, &[self.uuid])?)?;
-        // libvirt answers this only once it has let the file go.
-        self.libvirt.ask(&["domblkinfo"], &[self.uuid, target]).map(drop)
+        // libvirt answers this only once it has let the files go.
+        let ask = |target: &&str| self.libvirt.ask(&["domblkinfo"], &[self.uuid, target]).map(drop);
+        targets.iter().try_for_each(ask)
     }
 }
 
@@ -280,8 +283,9 @@ mod tests {
 
     #[test]
     fn paths_are_no_xml() {
-        let xml = backup_xml("vda", Path::new("/a'/><b&")).unwrap();
+        let xml = |path: &str| backup_xml([("vda", path.into())].into_iter());
+        assert!(xml("/a\nb").is_err());
+        let xml = xml("/a'/><b&").unwrap();
         assert!(xml.contains("<target file='/a&apos;/&gt;&lt;b&amp;'/>"), "{xml}");
-        assert!(backup_xml("vda", Path::new("/a\nb")).is_err());
     }
 }

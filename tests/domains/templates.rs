@@ -1,12 +1,13 @@
 //! Templates of domains, and the domains of their clones.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{GUESTSEAL, Ran, run};
-use crate::ready_with_daemon;
+use crate::common::{GUESTSEAL, Ran, require, run};
 use crate::rig::{Daemon, Disks, NAME, UUID, virsh};
+use crate::{kernel, ready_with_daemon};
 
 const CARD: &str =
     "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/></interface>";
@@ -76,11 +77,7 @@ fn clones_of_a_domain_are_domains_of_their_own() {
     assert_eq!(store.images(), images);
     // They are found by their disks, and by nothing else.
     store.run(&format!("template delete t -c {uri}")).expect(3).says(&["6 thin clones"]);
-    std::fs::set_permissions(
-        disks.path("store/t/t.xml"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o644),
-    )
-    .unwrap();
+    std::fs::set_permissions(disks.path("store/t/t.xml"), PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::write(disks.path("store/t/t.xml"), format!("{xml}\n")).unwrap();
     store.run(&format!("clone t ./e --define -c {uri}")).expect(5).says(&["t.xml was changed"]);
     store.run("clone t ./e").expect(0);
@@ -102,4 +99,32 @@ fn a_domain_that_cannot_be_started_leaves_nothing() {
     store.run(&format!("clone t ./c --define --start -c {uri}")).expect(1).says(&["nothing of it is kept"]);
     assert!(store.images().is_empty());
     assert_eq!(virsh(&uri, &["list", "--all", "--name"]), NAME);
+}
+
+#[test]
+fn all_disks_of_a_guest_that_goes_on_become_a_template() {
+    let kernel = kernel::kernel();
+    if !ready_with_daemon() || !require(kernel.exists(), "no kernel for virtual machines: run scripts/setup")
+    {
+        return;
+    }
+    let disks = Disks::new();
+    let daemon = Daemon::start();
+    let uri = daemon.qemu();
+    let store = Store(&disks);
+    std::fs::set_permissions(disks.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let both = disks.both().replace("type='block'", "type='file'").replace("source dev", "source file");
+    let (own, _cd) = both.rsplit_once("<disk ").unwrap();
+    daemon.start_listening(&kernel, own);
+    let before = disks.print();
+    store.run(&format!("template create t -c {uri} -d {NAME}")).expect(3).says(&["is running"]);
+    store.run(&format!("template create t -c {uri} -d {NAME} --no-shutdown")).expect(0);
+    assert_eq!(virsh(&uri, &["domstate", NAME]), "running");
+    assert_eq!((&disks.print().0, &disks.print().1), (&before.0, &before.1));
+    store.run("template verify t").expect(0);
+    let record = std::fs::read_to_string(disks.path("store/t/t.qcow2.seal.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["predicate"]["point-in-time"], "crash-consistent");
+    assert_eq!(record["predicate"]["input"][1]["name"], "data.img");
+    assert_eq!(record["subject"][1]["name"], "t-1.qcow2");
 }
