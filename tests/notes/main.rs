@@ -243,7 +243,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let folder = Folder::new("alpine");
     let before = common::fingerprint(&folder.at("disk.img"));
     for (line, code, words) in [
-        ("guestseal --no-shutdown disk.img", 6, "--no-shutdown is not done"),
+        ("guestseal --no-shutdown disk.img", 2, "none is named"),
         ("guestseal --expand /dev/sda1 disk.img", 2, "is no size"),
         ("guestseal --add network:dhcp disk.img", 6, "no service that sets up"),
         ("guestseal --add user:mary:groups=sudo disk.img", 2, "no group sudo"),
