@@ -209,7 +209,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_one_line(text: &str) -> Result<(), String> {
+/// Whether it is one line for people.
+pub(super) fn check_one_line(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {
         return Err("must not be empty".into());
     }

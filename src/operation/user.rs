@@ -111,6 +111,10 @@ fn parse(text: &str) -> Result<(User, Option<Secret>), String> {
         Some(Some(("string", key))) if !key.is_empty() => (Some(key.to_owned()), None),
         Some(_) => return Err("key= needs file:FILE or string:KEY".into()),
     };
+    let lines = key.iter().chain(&file);
+    lines
+        .into_iter()
+        .try_for_each(|line| form::check_one_line(line).map_err(|what| format!("key= {what}")))?;
     let user = User {
         name: name.to_owned(),
         uid,

@@ -322,5 +322,9 @@ pub(super) fn skip(text: &str) -> &str {
 
 /// The beginning of a text, for messages.
 pub(super) fn short(text: &str) -> String {
-    text.chars().take(20).collect()
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().take(20).map(shown).collect()
 }
