@@ -60,11 +60,11 @@ fn populated() -> Tree {
 
 fn planned() -> Vec<Planned> {
     let catalogue = Catalogue::load(BUILTIN, &[]).unwrap();
-    // hostname-unset is the opposite of hostname; new UUIDs need volumes.
-    let doing = catalogue
-        .sorted()
-        .into_iter()
-        .filter(|operation| operation.new_uuids().next().is_none() && operation.name != "hostname-unset");
+    // hostname-unset is the opposite of hostname, and a seed that of its removal; new UUIDs need volumes.
+    let opposites = ["hostname-unset", "random-seed-new", "random-seed-place"];
+    let doing = catalogue.sorted().into_iter().filter(|operation| {
+        operation.new_uuids().next().is_none() && !opposites.contains(&operation.name.as_str())
+    });
     let plan = |operation: &guestseal::operation::Operation| {
         let given = [
             ("hostname", "web"),

@@ -270,3 +270,22 @@ fn accounts_go_with_their_homes_but_never_with_somebody_elses() {
     assert!(notes.contains("it names a removed account"), "{notes}");
     assert!(!tree.text("/etc/passwd").contains("bob") && tree.text("/etc/passwd").contains("dan"));
 }
+
+#[test]
+fn a_random_seed_is_new_each_time_and_its_place_stays() {
+    let tree = Tree::new(&[("/var/lib/systemd/", ""), ("/etc/os-release", "ID=debian\n")]);
+    let give = |content: &str| {
+        let path = "path = \"/var/lib/systemd/random-seed\"";
+        tree.run(&format!("[action.random-seed]\n{path}\ncontent = \"{content}\"\n"), &[]).0
+    };
+    let seed = || fs::read(tree.at("/var/lib/systemd/random-seed")).unwrap();
+    assert_eq!(give("place").len(), 1);
+    assert!(seed().starts_with(b"guestseal: each clone") && seed().len() == 512);
+    assert!(give("place").is_empty());
+    give("new");
+    let first = seed();
+    give("new");
+    assert!(first.len() == 512 && first != seed() && !first.starts_with(b"guestseal"));
+    // The place of a guest that ran has another seed.
+    assert_eq!(give("place").len(), 1);
+}
