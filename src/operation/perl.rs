@@ -76,7 +76,7 @@ impl Program {
     /// # Errors
     /// What cannot be translated.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        parse::program(text).map(Self)
+        parse::program(text).map(Self).map_err(|what| visible(&what))
     }
 
     /// The new content of a file.
@@ -151,3 +151,11 @@ impl Verb {
 #[cfg(test)]
 #[path = "perl/tests.rs"]
 mod tests;
+/// What is quoted of an expression may have control characters, which a terminal obeys.
+fn visible(what: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    what.chars().map(shown).collect()
+}

@@ -322,9 +322,5 @@ pub(super) fn skip(text: &str) -> &str {
 
 /// The beginning of a text, for messages.
 pub(super) fn short(text: &str) -> String {
-    let shown = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().take(20).map(shown).collect()
+    text.chars().take(20).collect()
 }
