@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use super::{Findings, View, meets, put};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::guest::change::{Change, Content, NewFile};
 use crate::operation::seed::{RandomSeed, SeedContent};
+use crate::uuids::random_bytes;
 
 /// Bytes of a seed: what systemd and the init scripts of Debian save.
 pub const SEED_BYTES: usize = 512;
@@ -29,10 +30,7 @@ pub fn place() -> [u8; SEED_BYTES] {
 /// # Errors
 /// When the system gives no entropy.
 pub fn seed() -> Result<[u8; SEED_BYTES]> {
-    let mut seed = [0; SEED_BYTES];
-    getrandom::fill(&mut seed)
-        .map_err(|error| Error::failed("the system gives no entropy").caused_by(error.to_string()))?;
-    Ok(seed)
+    random_bytes()
 }
 
 pub(super) fn give(verb: &RandomSeed, view: View<'_>) -> Result<Findings> {

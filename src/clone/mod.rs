@@ -121,14 +121,19 @@ impl Cloned {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        let images = std::iter::once(&self.image).chain(&self.others);
-        all(images
-            .map(|image| unlink(image.as_path()).context(|| format!("cannot remove {}", image.display()))))
+        remove(std::iter::once(&self.image).chain(&self.others))
     }
 }
 
-/// Makes one clone. `seed` is whether it gets a random seed of its own; an operation does that where the template has no
-/// place for one, and is given as `new_seed`.
+/// Removes images, each of them whatever becomes of the others.
+fn remove<'a>(images: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let one =
+        |image: &PathBuf| unlink(image.as_path()).context(|| format!("cannot remove {}", image.display()));
+    all(images.into_iter().map(one))
+}
+
+/// Makes one clone. With `new_seed` it gets a random seed of its own, by that operation where the template has no place for
+/// one.
 ///
 /// # Errors
 /// A usage error when a name is taken; nothing of the clone is left then.
@@ -265,10 +270,7 @@ fn name(files: Vec<NamelessFile>, paths: &[PathBuf]) -> Result<()> {
     let mut named: Vec<&PathBuf> = Vec::new();
     for (mut file, path) in files.into_iter().zip(paths).rev() {
         if let Err(error) = file.name(path.file_name().unwrap_or_default()) {
-            let remove = |path: &&PathBuf| {
-                unlink(path.as_path()).context(|| format!("cannot remove {}", path.display()))
-            };
-            return both(Err(error), all(named.iter().map(remove)));
+            return both(Err(error), remove(named));
         }
         named.push(path);
     }

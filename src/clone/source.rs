@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use super::How;
-use crate::action::random_seed::{SEED_BYTES, place};
 use crate::error::{Error, Result};
 use crate::expand::{Expand, Growth};
 use crate::image::format::Format;
@@ -15,8 +14,9 @@ use crate::image::past::Past;
 use crate::record::template::SeedPlace;
 use crate::report::{Event, Observer};
 use crate::seal::growth;
-use crate::template::Template;
+use crate::template::seed_place::is_there;
 use crate::template::store::{Store, check_name};
+use crate::template::{Template, disk_path};
 
 /// A template that clones are made of.
 #[derive(Debug)]
@@ -51,7 +51,8 @@ impl Source {
             }
             judged => judged?,
         }
-        let seed = usable_seed(&template, &images)?;
+        let recorded = template.facts().and_then(|facts| facts.seed);
+        let seed = recorded.map_or(Ok(None), |seed| is_there(&images, seed))?;
         Ok(Self { template, images, seed, grows: None })
     }
 
@@ -76,13 +77,7 @@ impl Source {
 
     /// The images of a clone whose first has this path: NAME.qcow2, NAME-1.qcow2, and so on.
     pub(super) fn paths_of_clone(&self, first: &Path) -> Vec<PathBuf> {
-        let stem = first.file_stem().unwrap_or_default().to_string_lossy();
-        let end = first.extension().map_or_else(String::new, |end| format!(".{}", end.to_string_lossy()));
-        let path = |disk: usize| match disk {
-            0 => first.to_path_buf(),
-            _ => first.with_file_name(format!("{stem}-{disk}{end}")),
-        };
-        (0..self.images.len()).map(path).collect()
+        (0..self.images.len()).map(|disk| disk_path(first, disk)).collect()
     }
 }
 
@@ -99,12 +94,4 @@ fn find(store: &Store, wanted: &Path) -> Result<Template> {
             .hint("guestseal template list shows the templates"));
     }
     Template::of_image(wanted)
-}
-
-/// The place for seeds that the record names, if what is there is what was put there.
-fn usable_seed(template: &Template, images: &[Image]) -> Result<Option<SeedPlace>> {
-    let Some(seed) = template.facts().and_then(|facts| facts.seed) else { return Ok(None) };
-    let Some(image) = images.get(seed.disk) else { return Ok(None) };
-    let there = image.peek(seed.offset, SEED_BYTES as u64)?;
-    Ok((there.as_deref() == Some(&place()[..])).then_some(seed))
 }

@@ -8,9 +8,9 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Template;
 use super::seed_place;
 use super::store::{HalfTemplate, Store};
+use super::{Template, disk_path};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::commit::CommitMode;
 use crate::image::format::Format;
@@ -52,8 +52,8 @@ pub fn create(
 ) -> Result<(Template, SealReport)> {
     let NewTemplate { name, store, format: (format, compress), definition } = new;
     let half = store.begin(name)?;
-    let paths: Vec<_> =
-        (0..plan.images.len()).map(|disk| half.folder().join(file_name(name, disk, format))).collect();
+    let first = half.folder().join(format!("{name}.{}", format.driver()));
+    let paths: Vec<_> = (0..plan.images.len()).map(|disk| disk_path(&first, disk)).collect();
     plan.commit = CommitMode::Output { paths: paths.clone(), format: Some(format), compress };
     let mut report = seal(plan, observer)?;
     let seed = seed(&paths, format, plan, &report, observer)?;
@@ -68,12 +68,6 @@ pub fn create(
         disk.image.clone_from(image);
     }
     Ok((template, report))
-}
-
-/// The name of a disk's file: that of the template or clone, numbered from the second on.
-pub fn file_name(name: &str, disk: usize, format: Format) -> String {
-    let number = if disk == 0 { String::new() } else { format!("-{disk}") };
-    format!("{name}{number}.{}", format.driver())
 }
 
 /// Where clones get their seeds, if the seal made a place for them.

@@ -177,6 +177,15 @@ impl Template {
     }
 }
 
+/// The image of a disk of a guest whose first has this path: NAME.qcow2, NAME-1.qcow2, and so on.
+pub fn disk_path(first: &Path, disk: usize) -> PathBuf {
+    let end = first.extension().map_or_else(String::new, |end| format!(".{}", end.to_string_lossy()));
+    match disk {
+        0 => first.to_path_buf(),
+        _ => first.with_file_name(format!("{}-{disk}{end}", stem(first))),
+    }
+}
+
 /// The name of an image without its folders and the end of its kind.
 fn stem(image: &Path) -> String {
     image.file_stem().unwrap_or_default().to_string_lossy().into_owned()

@@ -48,7 +48,14 @@ pub fn find(
     };
     let (found, _) = both_values(found, session.close())?;
     let Some((disk, offset)) = found else { return Ok(None) };
-    // What is written over later is what is there now.
-    let there = images.get(disk).map_or(Ok(None), |image| image.peek(offset, SEED_BYTES as u64))?;
-    Ok((there.as_deref() == Some(&place()[..])).then_some(SeedPlace { disk, offset }))
+    is_there(images, SeedPlace { disk, offset })
+}
+
+/// The same place if what stands there is what was put there: it is written over.
+///
+/// # Errors
+/// When the image cannot be read.
+pub fn is_there(images: &[Image], seed: SeedPlace) -> Result<Option<SeedPlace>> {
+    let there = images.get(seed.disk).map_or(Ok(None), |image| image.peek(seed.offset, SEED_BYTES as u64))?;
+    Ok((there.as_deref() == Some(&place()[..])).then_some(seed))
 }

@@ -118,7 +118,11 @@ fn random_serial() -> Result<String> {
     Ok(format!("{a:02X}{b:02X}-{c:02X}{d:02X}"))
 }
 
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+/// Bytes of the host's entropy.
+///
+/// # Errors
+/// When the host has no random numbers.
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context(|| "cannot get random numbers")?;
     Ok(bytes)

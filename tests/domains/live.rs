@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::common::{GUESTSEAL, command, require, run, shell};
+use crate::common::{GUESTSEAL, command, run, shell};
 use crate::rig::{Daemon, Disks, NAME, guestseal, state, virsh};
-use crate::{kernel, ready_with_daemon};
+use crate::{kernel_with_daemon, ready_with_daemon};
 
 /// What is in the folder of the disks.
 fn names(disks: &Disks) -> Vec<PathBuf> {
@@ -25,11 +25,7 @@ fn no_job(uri: &str) {
 /// A real guest that writes all the time.
 #[test]
 fn a_guest_that_goes_on_is_copied_at_one_point_in_time_and_the_copy_sealed() {
-    let kernel = kernel::kernel();
-    if !ready_with_daemon() || !require(kernel.exists(), "no kernel for virtual machines: run scripts/setup")
-    {
-        return;
-    }
+    let Some(kernel) = kernel_with_daemon() else { return };
     let disks = Disks::new();
     let daemon = Daemon::start();
     let uri = daemon.qemu();

@@ -20,6 +20,7 @@ mod running;
 mod templates;
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -34,6 +35,14 @@ fn ready_with_virsh() -> bool {
 /// Whether there is a daemon to be started.
 fn ready_with_daemon() -> bool {
     ready_with_virsh() && require(on_path("libvirtd"), "needs libvirtd")
+}
+
+/// The kernel of real guests, where there is a daemon to be started too.
+fn kernel_with_daemon() -> Option<PathBuf> {
+    let kernel = kernel::kernel();
+    let ready =
+        ready_with_daemon() && require(kernel.exists(), "no kernel for virtual machines: run scripts/setup");
+    ready.then_some(kernel)
 }
 
 /// How often the planted secret is in the second disk.

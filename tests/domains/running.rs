@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{GUESTSEAL, require, run};
-use crate::kernel;
-use crate::ready_with_daemon;
+use crate::common::{GUESTSEAL, run};
 use crate::rig::{Daemon, Disks, NAME, UUID, guestseal, state, virsh};
+use crate::{kernel_with_daemon, ready_with_daemon};
 
 #[test]
 fn a_running_domain_is_shut_down_and_sealed() {
@@ -74,11 +73,7 @@ fn a_domain_that_is_started_or_changed_meanwhile_is_left_as_it_was() {
 /// A real qemu with a kernel that hears its power button.
 #[test]
 fn a_guest_that_shuts_down_in_its_own_time_is_waited_for_and_sealed() {
-    let kernel = kernel::kernel();
-    if !ready_with_daemon() || !require(kernel.exists(), "no kernel for virtual machines: run scripts/setup")
-    {
-        return;
-    }
+    let Some(kernel) = kernel_with_daemon() else { return };
     let disks = Disks::new();
     let daemon = Daemon::start();
     let uri = daemon.qemu();

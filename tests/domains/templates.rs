@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{GUESTSEAL, Ran, require, run};
+use crate::common::{GUESTSEAL, Ran, run};
 use crate::rig::{Daemon, Disks, NAME, UUID, virsh};
-use crate::{kernel, ready_with_daemon};
+use crate::{kernel_with_daemon, ready_with_daemon};
 
 const CARD: &str =
     "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/></interface>";
@@ -103,11 +103,7 @@ fn a_domain_that_cannot_be_started_leaves_nothing() {
 
 #[test]
 fn all_disks_of_a_guest_that_goes_on_become_a_template() {
-    let kernel = kernel::kernel();
-    if !ready_with_daemon() || !require(kernel.exists(), "no kernel for virtual machines: run scripts/setup")
-    {
-        return;
-    }
+    let Some(kernel) = kernel_with_daemon() else { return };
     let disks = Disks::new();
     let daemon = Daemon::start();
     let uri = daemon.qemu();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::definition::devices;
 use super::super::xml::{NODES, attribute, children, document, domain};
 use crate::error::{Error, Result};
+use crate::uuids::random_bytes;
 
 /// The tries for an address that nobody has: of 16 million, some thousands are taken where there are many machines.
 const TRIES: usize = 100;
@@ -25,9 +26,7 @@ pub fn fresh_macs(template: &str, taken: &mut BTreeSet<String>) -> Result<Vec<St
 
 fn fresh(first: &str, taken: &mut BTreeSet<String>) -> Result<String> {
     for _ in 0..TRIES {
-        let [a, b, c, _] = getrandom::u32()
-            .map_err(|error| Error::failed("the system gives no entropy").caused_by(error.to_string()))?
-            .to_ne_bytes();
+        let [a, b, c] = random_bytes()?;
         let mac = format!("{first}:{a:02x}:{b:02x}:{c:02x}");
         if taken.insert(mac.clone()) {
             return Ok(mac);
