@@ -57,6 +57,9 @@ const FORMS: &str = "nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, s
 /// A usage error for a URI that is none, [`crate::ErrorKind::Unsupported`] for one of an unknown kind. None quotes what
 /// may be a password.
 pub fn parse(text: &str) -> Result<Name> {
+    if text.contains('\0') {
+        return Err(wrong("the name has a zero byte, which no name can have"));
+    }
     if let Some(rest) = text.strip_prefix("rbd:").filter(|rest| !rest.starts_with("//")) {
         return pool_image(rest).map(Name::Remote);
     }

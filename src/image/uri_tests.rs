@@ -138,6 +138,13 @@ fn no_error_quotes_a_password() {
     }
 }
 
+#[test]
+fn no_name_has_a_zero_byte() {
+    for text in ["rbd:p/i\0", "http://h/\0", "ssh://h/%00", "a\0b"] {
+        assert_eq!(refused(text).kind(), ErrorKind::Usage, "{text:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_ends_in_an_answer(text in "(nbd|nbd\\+unix|ssh|rbd|http|https|file|x)(:|://).{0,60}") {
